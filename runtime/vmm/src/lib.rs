@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! (doc)
+//! `trine-vmm`: the process that owns one VM.
+//!
+//! The library part is what the sandbox needs to talk to it: [`protocol`].
+
+pub mod protocol;

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The window: rings and buffers that the kernel and the I/O server share, and nothing else.
+//!
+//! ```text
+//! 0x00000  sq_tail u32   submissions made; the kernel writes it
+//! 0x00040  sq_head u32   submissions taken; the I/O server writes it
+//! 0x00080  cq_tail u32   completions made; the I/O server writes it
+//! 0x000c0  cq_head u32   completions taken; the kernel writes it
+//! 0x00100  server_sleeps u32   1: ring the doorbell after a submission; the server writes it
+//! 0x00140  kernel_sleeps u32   1: notify after a completion; the kernel writes it
+//! 0x01000  submissions   ENTRIES x 64 bytes
+//! 0x02000  completions   ENTRIES x 32 bytes
+//! 0x10000  data          DATA_BYTES; the kernel allots it
+//! ```
+//!
+//! Indices run freely and wrap at 2^32.  Geometry is these constants: neither side ever reads it
+//! from shared memory.  The memory is a memfd sealed against resizing.
+//!
+//! A request: the kernel writes a [`Submission`], publishes `sq_tail` (release) and rings the
+//! doorbell if `server_sleeps`.  The server copies the entry out whole, checks it
+//! ([`Submission::check`]), puts its id in its own table of requests in flight, and some time later
+//! writes a [`Completion`] with that id and publishes `cq_tail`.  An id is free again when the
+//! kernel has taken its completion; at most [`ENTRIES`] are in flight, so the completion ring never
+//! overflows.  An id in flight used again, an index that moves by more than the ring holds, or a
+//! reserved field that is not zero is a violation: the server ends that VM's window.
+
+/// Entries of each ring, and requests in flight.
+pub const ENTRIES: u32 = 64;
+/// Offset of the word that counts submissions made.
+pub const SQ_TAIL: usize = 0x000;
+/// Offset of the word that counts submissions taken.
+pub const SQ_HEAD: usize = 0x040;
+/// Offset of the word that counts completions made.
+pub const CQ_TAIL: usize = 0x080;
+/// Offset of the word that counts completions taken.
+pub const CQ_HEAD: usize = 0x0c0;
+/// Offset of the word that asks for doorbells.
+pub const SERVER_SLEEPS: usize = 0x100;
+/// Offset of the word that asks for notifications.
+pub const KERNEL_SLEEPS: usize = 0x140;
+/// Offset of the submissions.
+pub const SUBMISSIONS: usize = 0x1000;
+/// Offset of the completions.
+pub const COMPLETIONS: usize = 0x2000;
+/// Offset of the data area.
+pub const DATA: usize = 0x10000;
+/// Bytes of the data area.
+pub const DATA_BYTES: u32 = 1 << 20;
+/// Bytes of the window.
+pub const WINDOW_BYTES: u64 = DATA as u64 + DATA_BYTES as u64;
+/// Bytes of an encoded [`Submission`].
+pub const SUBMISSION_BYTES: usize = 64;
+/// Bytes of an encoded [`Completion`].
+pub const COMPLETION_BYTES: usize = 32;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Operation {
+    /// read(2) from a stream: up to `bytes` into the data area; completes when there is at least
+    /// one byte, at the end of the stream (result 0), or on an error.
+    Read = 1,
+    /// write(2) to a stream: all `bytes` from the data area; completes when all are written or on
+    /// an error (result: bytes written before it).
+    Write = 2,
+    /// Closes a handle after the writes before it.
+    Close = 3,
+    /// Cancels the request whose id is in `argument`; that request completes with ECANCELED if it
+    /// had not completed already, then this one completes.
+    Cancel = 4,
+}
+
+impl Operation {
+    /// Reads an operation number, which comes from the guest.
+    pub fn from_guest(raw: u16) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Read,
+            2 => Self::Write,
+            3 => Self::Close,
+            4 => Self::Cancel,
+            _ => return None,
+        })
+    }
+}
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// What to do.
+    pub operation: Operation,
+    /// Chosen by the kernel, below [`ENTRIES`]; not in flight.
+    pub id: u32,
+    /// The object, a handle that the I/O server gave.
+    pub handle: u32,
+    /// Bytes of the data area that the request may use.
+    pub bytes: u32,
+    /// Where in the data area they begin.
+    pub data: u32,
+    /// Depends on the operation.
+    pub argument: u64,
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The request's.
+    pub id: u32,
+    /// 0, or a Linux errno.
+    pub errno: u32,
+    /// Bytes transferred.
+    pub result: u64,
+}
+
+/// Why the I/O server stops a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// The submission index moved back or by more than the ring holds.
+    Index,
+    /// An operation number that does not exist.
+    Operation,
+    /// A request id that is out of range or in flight.
+    Id,
+    /// A buffer that is not in the data area.
+    Buffer,
+    /// A reserved field that is not zero.
+    Reserved,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    if let Some(source) = bytes.get(at..at + 4) {
+        word.copy_from_slice(source);
+    }
+    u32::from_le_bytes(word)
+}
+
+impl Submission {
+    /// Encodes the request as it lies in the ring.
+    pub fn encode(&self) -> [u8; SUBMISSION_BYTES] {
+        let mut entry = [0; SUBMISSION_BYTES];
+        entry[0..2].copy_from_slice(&(self.operation as u16).to_le_bytes());
+        entry[4..8].copy_from_slice(&self.id.to_le_bytes());
+        entry[8..12].copy_from_slice(&self.handle.to_le_bytes());
+        entry[12..16].copy_from_slice(&self.bytes.to_le_bytes());
+        entry[16..20].copy_from_slice(&self.data.to_le_bytes());
+        entry[24..32].copy_from_slice(&self.argument.to_le_bytes());
+        entry
+    }
+
+    /// Decodes and checks a private copy of a ring entry.
+    ///
+    /// # Errors
+    /// The [`Violation`], if the entry is not a well-formed request.
+    pub fn check(entry: &[u8; SUBMISSION_BYTES]) -> Result<Self, Violation> {
+        let operation = Operation::from_guest(u16::from_le_bytes([entry[0], entry[1]]))
+            .ok_or(Violation::Operation)?;
+        let reserved = entry[2..4].iter().chain(&entry[20..24]).chain(&entry[32..]);
+        if reserved.into_iter().any(|&byte| byte != 0) {
+            return Err(Violation::Reserved);
+        }
+        let request = Self {
+            operation,
+            id: u32_at(entry, 4),
+            handle: u32_at(entry, 8),
+            bytes: u32_at(entry, 12),
+            data: u32_at(entry, 16),
+            argument: u64::from(u32_at(entry, 24)) | u64::from(u32_at(entry, 28)) << 32,
+        };
+        if request.id >= ENTRIES {
+            return Err(Violation::Id);
+        }
+        match request.data.checked_add(request.bytes) {
+            Some(end) if end <= DATA_BYTES => Ok(request),
+            _ => Err(Violation::Buffer),
+        }
+    }
+}
+
+impl Completion {
+    /// Encodes the answer as it lies in the ring.
+    pub fn encode(&self) -> [u8; COMPLETION_BYTES] {
+        let mut entry = [0; COMPLETION_BYTES];
+        entry[0..4].copy_from_slice(&self.id.to_le_bytes());
+        entry[4..8].copy_from_slice(&self.errno.to_le_bytes());
+        entry[8..16].copy_from_slice(&self.result.to_le_bytes());
+        entry
+    }
+
+    /// Decodes a private copy of a ring entry.
+    pub fn decode(entry: &[u8; COMPLETION_BYTES]) -> Self {
+        Self {
+            id: u32_at(entry, 0),
+            errno: u32_at(entry, 4),
+            result: u64::from(u32_at(entry, 8)) | u64::from(u32_at(entry, 12)) << 32,
+        }
+    }
+}
+
+/// Entries that wait in a ring, or `None` if the two words cannot be true.
+pub fn waiting(head: u32, tail: u32) -> Option<u32> {
+    let waiting = tail.wrapping_sub(head);
+    (waiting <= ENTRIES).then_some(waiting)
+}
+
+/// Offset in the window of ring entry `index`, for the ring at `base` with entries of `bytes`.
+pub fn entry_offset(base: usize, index: u32, bytes: usize) -> usize {
+    base + (index % ENTRIES) as usize * bytes
+}
+
+const _: () = assert!(SUBMISSIONS + ENTRIES as usize * SUBMISSION_BYTES <= COMPLETIONS);
+const _: () = assert!(COMPLETIONS + ENTRIES as usize * COMPLETION_BYTES <= DATA);
+const _: () = assert!(ENTRIES.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Submission = Submission {
+        operation: Operation::Write,
+        id: 63,
+        handle: 7,
+        bytes: 4096,
+        data: DATA_BYTES - 4096,
+        argument: u64::MAX - 1,
+    };
+
+    #[test]
+    fn submission_round_trip_returns_the_same() {
+        assert_eq!(Submission::check(&GOOD.encode()), Ok(GOOD));
+    }
+
+    #[test]
+    fn check_bad_fields_returns_the_violation() {
+        let bad = [
+            (Submission { id: 64, ..GOOD }, Violation::Id),
+            (Submission { bytes: 4097, ..GOOD }, Violation::Buffer),
+            (Submission { data: u32::MAX, ..GOOD }, Violation::Buffer),
+        ];
+        for (request, violation) in bad {
+            assert_eq!(Submission::check(&request.encode()), Err(violation));
+        }
+        for at in (2..4).chain(20..24).chain(32..64) {
+            let mut entry = GOOD.encode();
+            entry[at] = 1;
+            assert_eq!(Submission::check(&entry), Err(Violation::Reserved));
+        }
+        let mut entry = GOOD.encode();
+        entry[0] = 99;
+        assert_eq!(Submission::check(&entry), Err(Violation::Operation));
+    }
+}
