@@ -13,6 +13,7 @@
 //! | [`arena`] | RAM: the free frames and the images |
 //! | [`frame`] | one 4 KiB frame, one page of an image |
 //! | [`space`] | an address space: four-level page tables that own their pages |
+//! | [`heap`] | the kernel's allocator |
 //! | [`context`] | what a thread leaves behind when it enters the kernel |
 //! | [`window`] | the kernel's end of the rings to the I/O server |
 //! | [`channel`] | the kernel's end of the control rings to the VMM |
@@ -21,8 +22,11 @@
 #![expect(unsafe_code, reason = "this crate is where the guest kernel's unsafe code lives")]
 
 pub mod arena;
+pub mod channel;
 pub mod context;
+pub mod cpu;
 pub mod frame;
+pub mod heap;
 mod raw;
 pub mod space;
 pub mod window;
