@@ -47,13 +47,14 @@ pub unsafe fn boot_info() -> &'static BootInfo {
 ///
 /// # Safety
 /// Only in the guest, and once.
-pub unsafe fn arena(info: &BootInfo) -> Arena {
+pub unsafe fn arena(info: &BootInfo) -> &'static Arena {
+    static ARENA: spin::Once<Arena> = spin::Once::new();
     let images = info.images.map(|slot| (slot, (DIRECT_MAP + slot.base) as *const u8));
     // SAFETY: the VMM mapped RAM at DIRECT_MAP, zeroed from `free_start` on, and the images.
     let arena =
         unsafe { Arena::new(DIRECT_MAP as *mut u8, info.ram_bytes, info.free_start, images) };
     arena.set_kernel_root(info.page_table);
-    arena
+    ARENA.call_once(|| arena)
 }
 
 /// Starts the clock.
@@ -261,22 +262,19 @@ impl Cpu {
         to[..bytes].copy_from_slice(&self.fpu.0[..bytes]);
     }
 
-    /// Loads the floating-point and vector state of the thread that runs next, including its
-    /// [`Registers`]' share of it.
-    pub fn load_fpu(&mut self, registers: &mut Registers, from: &[u8]) {
+    /// Loads the floating-point and vector state of the thread that runs next; an empty area is the
+    /// initial state.  The low halves of the vector registers and MXCSR come from its [`Registers`]
+    /// when it runs.
+    pub fn load_fpu(&mut self, from: &[u8]) {
         self.fpu.0.fill(0);
+        if from.is_empty() {
+            self.fpu.0[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());
+            self.fpu.0[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+        }
         let bytes = from.len().min(self.fpu_bytes);
         self.fpu.0[..bytes].copy_from_slice(&from[..bytes]);
-        let word = |at: usize| -> [u8; 4] { core::array::from_fn(|i| self.fpu.0[at + i]) };
         // Reserved MXCSR bits would fault (SDM volume 1, 10.2.3).
-        let mxcsr = u32::from_le_bytes(word(24)) & 0xffff;
-        self.fpu.0[24..28].copy_from_slice(&mxcsr.to_le_bytes());
-        self.fpu.0[28..32].copy_from_slice(&0xffff_u32.to_le_bytes());
-        registers.mxcsr = mxcsr;
-        for (index, xmm) in registers.xmm.iter_mut().enumerate() {
-            let at = 160 + 16 * index;
-            *xmm = u128::from_le_bytes(core::array::from_fn(|i| self.fpu.0[at + i]));
-        }
+        self.fpu.0[26..28].fill(0);
         let area = self.fpu.0.as_mut_ptr();
         if self.xsave_mask == 0 {
             // SAFETY: the area is aligned; reserved bits are clear.

@@ -6,13 +6,17 @@
 
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-use trine_abi::window::{
-    COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion, DATA, DATA_BYTES, ENTRIES,
-    KERNEL_SLEEPS, Operation, SERVER_SLEEPS, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS, Submission,
-    WINDOW_BYTES, entry_offset, waiting,
+use trine_abi::{
+    boot::BootInfo,
+    layout::DIRECT_MAP,
+    window::{
+        COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion, DATA, DATA_BYTES, ENTRIES,
+        KERNEL_SLEEPS, Operation, SERVER_SLEEPS, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS,
+        Submission, WINDOW_BYTES, entry_offset, waiting,
+    },
 };
 
-use crate::raw;
+use crate::{cpu, raw};
 
 /// Bytes of the buffer of one request.
 pub const BUFFER_BYTES: usize = (DATA_BYTES / ENTRIES) as usize;
@@ -53,6 +57,16 @@ impl Window {
     /// `base` is mapped and writable for `WINDOW_BYTES`, for ever, and 64-byte aligned.
     pub unsafe fn new(base: *mut u8, ring_fn: fn()) -> Self {
         Self { base, ring_fn, free: u64::MAX, sq_tail: 0, cq_head: 0 }
+    }
+
+    /// The window that the VMM mapped, if it did.
+    ///
+    /// # Safety
+    /// Only in the guest, and once.
+    pub unsafe fn of_guest(info: &BootInfo) -> Option<Self> {
+        let base = (DIRECT_MAP + info.window) as *mut u8;
+        // SAFETY: the VMM mapped a whole window there.
+        (info.window != 0).then(|| unsafe { Self::new(base, cpu::doorbell) })
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {

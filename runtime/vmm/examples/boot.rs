@@ -15,11 +15,18 @@ fn main() {
     let e2 = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
     let req = BootRequest { id: "x".into(), memory_bytes: 64 << 20, vcpus: 1, images: 1 };
     let t = std::time::Instant::now();
-    link.send(BOOT, &serde_json::to_vec(&req).unwrap(), &[kernel.as_fd(), window.as_fd(), e1.as_fd(), e2.as_fd(), image.as_fd()]).unwrap();
+    link.send(
+        BOOT,
+        &serde_json::to_vec(&req).unwrap(),
+        &[kernel.as_fd(), window.as_fd(), e1.as_fd(), e2.as_fd(), image.as_fd()],
+    )
+    .unwrap();
     while let Ok(Some(m)) = link.receive() {
         match m.kind {
             NOTICE => println!("{:?} {}", t.elapsed(), String::from_utf8_lossy(&m.payload)),
-            EVENT => println!("{:?} {:?}", t.elapsed(), trine_abi::control::Event::decode(&m.payload)),
+            EVENT => {
+                println!("{:?} {:?}", t.elapsed(), trine_abi::control::Event::decode(&m.payload))
+            }
             _ => println!("?"),
         }
     }

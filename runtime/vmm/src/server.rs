@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags},
+    fs::OFlags,
+};
 use trine_abi::layout::{MAX_VCPUS, VCPU_PAGES};
 use trine_link::{Link, Message};
 
@@ -73,6 +76,8 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     let (kernel, window) = (next("kernel")?, next("window")?);
     let (doorbell, notify) = (next("doorbell")?, next("notify")?);
     let images: Vec<OwnedFd> = descriptors.collect();
+    rustix::fs::fcntl_setfl(&notify, OFlags::NONBLOCK)
+        .map_err(|error| Error::host("set the notify event's mode", error))?;
     if images.len() != request.images as usize {
         return Err(Error::Request(format!("{} image descriptors came", images.len())));
     }

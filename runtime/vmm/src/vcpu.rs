@@ -235,11 +235,8 @@ impl Loop<'_> {
             if !self.shared.standing.swap(true, Ordering::SeqCst) {
                 signal(&self.shared.to_server);
             }
-            paused = self
-                .shared
-                .resumed
-                .wait(paused)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            paused =
+                self.shared.resumed.wait(paused).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         self.shared.standing.store(false, Ordering::SeqCst);
     }
