@@ -1,2 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! (doc)
+//! Turns a container's root file system into a read-only EROFS image.
+#![forbid(unsafe_code)]
+
+mod build;
+pub mod erofs;
+mod progress;
+pub mod tree;
+
+pub use self::build::{BuildError, build_from_dir};
+pub use self::erofs::{BuildReport, ImageDigest};
+pub use self::progress::{Phase, Progress, Quiet};
+pub use self::tree::{Boundary, Mount, Tree, WalkOptions};
