@@ -59,9 +59,7 @@ impl OpenContent {
             Some(path) if source.kind() == io::ErrorKind::UnexpectedEof => {
                 TreeError::Changed { path: path.clone() }.into()
             }
-            Some(path) => {
-                TreeError::Io { action: "read file", path: path.clone(), source }.into()
-            }
+            Some(path) => TreeError::Io { action: "read file", path: path.clone(), source }.into(),
         })
     }
 

@@ -23,6 +23,12 @@ impl ImageDigest {
         hex(&self.0)
     }
 
+    /// Reads what [`ImageDigest::hex`] returned.
+    #[must_use]
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        parse_hex(digits).map(Self)
+    }
+
     /// Returns the image's UUID: the first bytes, marked as version 8 (custom) of RFC 9562.
     pub(super) fn uuid(&self) -> [u8; 16] {
         let mut uuid = [0; 16];
@@ -45,7 +51,7 @@ impl FromStr for ImageDigest {
     /// Reads `sha256:` and 64 lower-case hexadecimal digits.
     fn from_str(text: &str) -> Result<Self, ()> {
         let digits = text.strip_prefix("sha256:").ok_or(())?;
-        parse_hex(digits).map(Self).ok_or(())
+        Self::from_hex(digits).ok_or(())
     }
 }
 

@@ -97,7 +97,9 @@ mod tests {
         // Read it back the way Linux does.
         let mut seen = Vec::new();
         for block in bytes.chunks(BLOCK) {
-            let offset = |i: usize| usize::from(u16::from_le_bytes([block[i * ENTRY + 8], block[i * ENTRY + 9]]));
+            let offset = |i: usize| {
+                usize::from(u16::from_le_bytes([block[i * ENTRY + 8], block[i * ENTRY + 9]]))
+            };
             let count = offset(0) / ENTRY;
             for i in 0..count {
                 let end = if i + 1 < count { offset(i + 1) } else { block.len() };
@@ -117,7 +119,11 @@ mod tests {
                 check(&(0..count).map(|i| format!("{prefix}{i:03}")).collect::<Vec<_>>());
             }
             for len in 200..=252 {
-                check(&(0..40).map(|i| format!("{prefix}{i:02}{}", "n".repeat(len - 2))).collect::<Vec<_>>());
+                check(
+                    &(0..40)
+                        .map(|i| format!("{prefix}{i:02}{}", "n".repeat(len - 2)))
+                        .collect::<Vec<_>>(),
+                );
             }
         }
     }

@@ -47,6 +47,7 @@ use std::fs::File;
 
 pub use self::data::INLINE_MAX;
 pub use self::digest::ImageDigest;
+pub(crate) use self::digest::{hex, parse_hex};
 pub use self::error::WriteError;
 
 use self::appender::Appender;
@@ -87,11 +88,7 @@ pub struct BuildReport {
 /// # Errors
 /// A source file changed or cannot be read, `out` cannot be written, or something does not fit
 /// the format (more than 16 TiB, extended attributes of more than 256 KiB on one file).
-pub fn write(
-    tree: &Tree,
-    out: &File,
-    progress: &dyn Progress,
-) -> Result<BuildReport, WriteError> {
+pub fn write(tree: &Tree, out: &File, progress: &dyn Progress) -> Result<BuildReport, WriteError> {
     let order = Order::of(tree);
     let (xattrs, skipped_xattrs) = xattr::encode_all(tree, &order)?;
     let mut digest = DigestBuilder::new();

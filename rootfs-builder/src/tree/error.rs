@@ -39,7 +39,9 @@ pub enum TreeError {
         source: io::Error,
     },
     /// A file became shorter, or another file, between the walk and the copy.
-    #[error("file {path:?} changed while the image was being built; build again when it is at rest")]
+    #[error(
+        "file {path:?} changed while the image was being built; build again when it is at rest"
+    )]
     Changed {
         /// The file.
         path: PathBuf,

@@ -82,13 +82,8 @@ impl HostDir {
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let mut attempt = 0;
         loop {
-            let dir = rustix::fs::openat2(
-                &self.root.fd,
-                &self.relative,
-                flags,
-                Mode::empty(),
-                resolve,
-            );
+            let dir =
+                rustix::fs::openat2(&self.root.fd, &self.relative, flags, Mode::empty(), resolve);
             match dir {
                 Ok(fd) => return Ok(fd),
                 Err(Errno::AGAIN) if attempt < RESOLVE_ATTEMPTS => attempt += 1,

@@ -19,12 +19,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::error::TreeError;
-pub(crate) use self::host::{HostDir, Stamp, open_file};
+pub(crate) use self::host::{HostDir, HostRoot, Stamp};
+pub(crate) use self::host::{io_error, names_in, open_file, stat_at, stat_fd};
 pub use self::mounts::Mount;
 pub(crate) use self::mounts::{Layering, Plan};
 pub use self::walk::{Boundary, WalkOptions};
 pub(crate) use self::xattrs::is_overlay_private;
 
+use crate::archive::{Archive, ArchiveError};
 use crate::progress::Progress;
 
 /// Number of an inode in its tree; the root is 0.
@@ -116,7 +118,7 @@ impl Tree {
         options: &WalkOptions,
         progress: &dyn Progress,
     ) -> Result<Self, TreeError> {
-        walk::walk(&Plan::for_dir(root)?, options, progress)
+        Self::from_plan(&Plan::for_dir(root), options, progress)
     }
 
     /// Reads the tree that `mounts` would show, without mounting them.
@@ -132,13 +134,24 @@ impl Tree {
         options: &WalkOptions,
         progress: &dyn Progress,
     ) -> Result<Self, TreeError> {
-        walk::walk(&Plan::for_mounts(mounts)?, options, progress)
+        Self::from_plan(&Plan::for_mounts(mounts)?, options, progress)
     }
 
-    /// Returns how many files the tree has, hard links counted once.
-    #[must_use]
-    pub fn inode_count(&self) -> usize {
-        self.inodes.len()
+    /// Unpacks the image of an archive; see [`Archive`] for its configuration.
+    ///
+    /// # Errors
+    /// See [`Archive::open`] and [`Archive::unpack`].
+    pub fn from_archive(archive: &Archive, progress: &dyn Progress) -> Result<Self, ArchiveError> {
+        archive.unpack(progress)
+    }
+
+    /// Reads the directories of `plan`.
+    pub(crate) fn from_plan(
+        plan: &Plan,
+        options: &WalkOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self, TreeError> {
+        walk::walk(plan, options, progress)
     }
 
     pub(crate) fn add(&mut self, inode: Inode) -> InodeId {

@@ -36,14 +36,34 @@ pub(crate) struct Plan {
 /// Overlay options that do not change what a reader sees, or only by what the layers' own
 /// attributes say (which the walk refuses where it meets them).
 const HARMLESS: &[&str] = &[
-    "ro", "rw", "userxattr", "volatile", "nouserxattr", "suid", "nosuid", "dev", "nodev", "exec",
-    "noexec", "atime", "noatime", "relatime", "index", "xino", "uuid", "nfs_export", "workdir",
-    "redirect_dir", "metacopy", "fsync", "verity",
+    "ro",
+    "rw",
+    "userxattr",
+    "volatile",
+    "nouserxattr",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "exec",
+    "noexec",
+    "atime",
+    "noatime",
+    "relatime",
+    "index",
+    "xino",
+    "uuid",
+    "nfs_export",
+    "workdir",
+    "redirect_dir",
+    "metacopy",
+    "fsync",
+    "verity",
 ];
 
 impl Plan {
-    pub(crate) fn for_dir(root: &Path) -> Result<Self, TreeError> {
-        Ok(Self { layering: Layering::Plain, upper: None, lowers: vec![root.into()] })
+    pub(crate) fn for_dir(root: &Path) -> Self {
+        Self { layering: Layering::Plain, upper: None, lowers: vec![root.into()] }
     }
 
     pub(crate) fn for_mounts(mounts: &[Mount]) -> Result<Self, TreeError> {
@@ -184,7 +204,8 @@ mod tests {
     #[test]
     fn mounts_other_than_one_bind_or_overlay_are_refused() {
         let tmpfs = Mount { kind: "tmpfs".into(), source: "tmpfs".into(), options: vec![] };
-        let bind = Mount { kind: "bind".into(), source: "/r".into(), options: vec!["rbind".into()] };
+        let bind =
+            Mount { kind: "bind".into(), source: "/r".into(), options: vec!["rbind".into()] };
         assert!(Plan::for_mounts(&[tmpfs]).is_err());
         assert!(Plan::for_mounts(&[]).is_err());
         assert!(Plan::for_mounts(&[bind.clone(), bind.clone()]).is_err());
