@@ -12,6 +12,6 @@ pub mod tree;
 pub use self::archive::{Archive, ArchiveError, Limits, Select};
 pub use self::build::{BuildError, build_from_dir};
 pub use self::cache::{Cache, CacheError, CachedImage, ImageInfo, NamedImage, Removed};
-pub use self::erofs::{BuildReport, ImageDigest};
+pub use self::erofs::{BuildReport, ImageDigest, WriteError};
 pub use self::progress::{Phase, Progress, Quiet};
-pub use self::tree::{Boundary, Mount, Tree, WalkOptions};
+pub use self::tree::{Boundary, Mount, Tree, TreeError, WalkOptions};
