@@ -33,6 +33,22 @@ impl BuildLock {
     }
 }
 
+/// Removes the lock files in `dir` that nobody holds: a killed builder leaves one.
+pub(super) fn remove_abandoned(dir: &Path) -> Result<(), CacheError> {
+    for entry in std::fs::read_dir(dir).map_err(CacheError::io("list", dir))? {
+        let path = entry.map_err(CacheError::io("list", dir))?.path();
+        if path.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        let Ok(file) = File::open(&path) else { continue };
+        if try_exclusive(&file, &path)? && is_linked(&file, &path)? {
+            // Held while it is removed, as in `drop`.
+            let _ = rustix::fs::unlink(&path);
+        }
+    }
+    Ok(())
+}
+
 impl Drop for BuildLock {
     fn drop(&mut self) {
         // Still held here, so nobody can be between opening and checking a newer file.

@@ -111,6 +111,7 @@ impl Cache {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&keys).map_err(CacheError::io("create directory", &keys))?;
+        lock::remove_abandoned(&keys)?;
         Ok(Self {
             store: Store::open(dir)?,
             names: Names::open(dir.join("names"))?,
