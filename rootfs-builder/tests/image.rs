@@ -255,7 +255,8 @@ fn overlay_conventions_without_privileges_of_the_kernel_are_applied() {
     common::mknod(&upper.join("d"), FileType::CharacterDevice, 0, 0);
     let options = vec![format!("lowerdir={}:{}", upper.display(), lower.display())];
     let mount = Mount { kind: "overlay".into(), source: String::new(), options };
-    let tree = Tree::from_mounts(&[mount.clone()], &WalkOptions::default(), &Quiet).unwrap();
+    let tree =
+        Tree::from_mounts(std::slice::from_ref(&mount), &WalkOptions::default(), &Quiet).unwrap();
     let image = dir.path().join("image");
     erofs::write(&tree, &File::create(&image).unwrap(), &Quiet).unwrap();
     let mounted = Mounted::image(&image, &dir.path().join("mnt"));

@@ -111,10 +111,14 @@ impl Cache {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&keys).map_err(CacheError::io("create directory", &keys))?;
-        lock::remove_abandoned(&keys)?;
+        let names_dir = dir.join("names");
+        let names = Names::open(names_dir.clone())?;
+        for part in [&keys, &names_dir] {
+            lock::remove_abandoned(part)?;
+        }
         Ok(Self {
             store: Store::open(dir)?,
-            names: Names::open(dir.join("names"))?,
+            names,
             keys,
             dir: dir.into(),
             max_bytes,

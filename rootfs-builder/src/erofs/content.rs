@@ -72,7 +72,7 @@ impl OpenContent {
                 Ok(start) => start,
                 Err(Errno::NXIO) => break,
                 // The file system does not know holes.
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(vec![0..self.size]),
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Vec::from([(0..self.size)])),
                 Err(errno) => return Err(self.seek_error(errno)),
             };
             let end = rustix::fs::seek(&*self.file, SeekFrom::Hole(start))

@@ -2,6 +2,8 @@
 //! What the integration tests share: a tree with everything in it, mounts, and comparison.
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod archives;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
