@@ -154,9 +154,7 @@ impl Store {
     ) -> Result<CachedImage, CacheError> {
         let path = self.path_of(digest);
         if durability == Durability::Now {
-            draft.file.sync_data().map_err(CacheError::io("write to disk", &path))?;
-            let mode = fs::Permissions::from_mode(DURABLE);
-            draft.file.set_permissions(mode).map_err(CacheError::io("set mode of", &path))?;
+            make_durable(&draft.file, &path)?;
         }
         // Held until it is opened under its name, so that no eviction comes in between.
         lock::wait(&draft.file, FlockOperation::LockShared, &path)?;
@@ -256,6 +254,17 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Writes an image to the disk, and marks it as durable, unless it is.
+pub(super) fn make_durable(file: &File, path: &Path) -> Result<(), CacheError> {
+    let metadata = file.metadata().map_err(CacheError::io("read metadata of", path))?;
+    if metadata.mode() & 0o7777 != DURABLE {
+        file.sync_data().map_err(CacheError::io("write to disk", path))?;
+        let mode = fs::Permissions::from_mode(DURABLE);
+        file.set_permissions(mode).map_err(CacheError::io("set mode of", path))?;
+    }
+    Ok(())
 }
 
 /// Marks a volatile image as durable, once that costs nothing.
