@@ -184,7 +184,7 @@ impl AsFd for Link {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, thread};
+    use std::thread;
 
     use super::*;
 
@@ -192,7 +192,7 @@ mod tests {
     fn message_with_descriptor_arrives_whole() {
         let (ours, theirs) = Link::pair().expect("socket pair");
         let peer = Link::from_descriptor(theirs);
-        let (reader, writer) = std::io::pipe().expect("pipe");
+        let (reader, writer) = io::pipe().expect("pipe");
         let big = vec![7; 3 << 20];
         let sender = thread::spawn(move || {
             ours.send(9, &big, &[writer.as_fd()]).expect("send");
