@@ -151,6 +151,7 @@ impl Host {
                 (vm, opened.and_then(|streams| self.order(vm, Order::Add { streams, ticket })))
             }
             Request::CloseStream { vm, handle } => (vm, self.order(vm, Order::Close { handle })),
+            Request::RemoveStream { vm, handle } => (vm, self.order(vm, Order::Remove { handle })),
             Request::Detach { vm, milliseconds } => {
                 let deadline = Instant::now() + Duration::from_millis(milliseconds.into());
                 let done = self.order(vm, Order::Detach { deadline });

@@ -11,6 +11,7 @@
 //!  AddStreams  [...]                            ->  more handles
 //!                                               <-  Added
 //!  CloseStream                                  ->  end of input, or end of a stream
+//!  RemoveStream                                 ->  the handle is gone
 //!  Detach                                       ->  what was submitted is written, all is closed
 //!                                               <-  Detached
 //!                                               <-  Violation, Failed
@@ -101,6 +102,13 @@ pub enum Request {
         /// The VM.
         vm: u32,
         /// The stream.
+        handle: u32,
+    },
+    /// Drops a stream, and what waits for it.
+    RemoveStream {
+        /// The VM.
+        vm: u32,
+        /// The stream; nothing happens if there is none.
         handle: u32,
     },
     /// Writes what the VM has submitted and answers [`Notice::Detached`] when that is done, at the

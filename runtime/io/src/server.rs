@@ -48,6 +48,8 @@ pub(crate) enum Order {
     Add { streams: Vec<(u32, Stream)>, ticket: u32 },
     /// End of input, or end of an output.
     Close { handle: u32 },
+    /// The stream is of no use any more.
+    Remove { handle: u32 },
     /// Write what was submitted, then end.
     Detach { deadline: Instant },
 }
@@ -208,6 +210,7 @@ impl Server {
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
                 Ok(Order::Close { handle }) => self.close(handle)?,
+                Ok(Order::Remove { handle }) => self.remove(handle)?,
                 Ok(Order::Detach { deadline }) => return Ok(Some(deadline)),
                 Err(TryRecvError::Empty) => return Ok(None),
                 // The process is about to end.
@@ -277,6 +280,18 @@ impl Server {
                 self.finish_close(handle)
             }
         }
+    }
+
+    /// A `RemoveStream`.
+    fn remove(&mut self, handle: u32) -> Result<(), ServerError> {
+        if let Some(mut stream) = self.streams.remove(&handle) {
+            stream.cancel_all(&mut self.window)?;
+            if let Some(id) = stream.close_id() {
+                self.window.complete(id, 0, 0)?;
+            }
+            self.release(stream);
+        }
+        Ok(())
     }
 
     /// Drops a closing stream whose writes are done.
@@ -407,7 +422,7 @@ impl Server {
                 Order::Add { ticket, .. } => {
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
-                Order::Close { .. } => {}
+                Order::Close { .. } | Order::Remove { .. } => {}
             }
         }
     }

@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn transfers_move_bytes_and_refuse_ranges_outside() {
         let memory = memory();
-        let (reader, writer) = std::io::pipe().expect("pipe");
+        let (reader, writer) = io::pipe().expect("pipe");
         memory.write(100, b"hello").expect("inside");
         assert_eq!(memory.drain_to(100, 5, writer.as_fd()).expect("write"), 5);
         assert_eq!(memory.fill_from(4096, 100, reader.as_fd()).expect("read"), 5);

@@ -426,6 +426,23 @@ fn added_stream_is_there_when_its_answer_is() {
 }
 
 #[test]
+fn removed_stream_answers_what_waits_and_is_gone() {
+    let sandbox = Sandbox::start();
+    let mut kernel = Kernel::new();
+    let (stdin, mut peer) = pipe();
+    sandbox.attach(1, &kernel, &[input(stdin.as_fd())]);
+    drop(stdin);
+    kernel.submit(read(3, 1, 10));
+    for _ in 0..2 {
+        sandbox.send(&Request::RemoveStream { vm: 1, handle: 1 }, &[]);
+    }
+    let done = kernel.completion();
+    assert_eq!((done.id, done.errno), (3, errno(Errno::CANCELED)));
+    assert_eq!(kernel.read(1, 1), Err(errno(Errno::BADF)));
+    assert!(peer.write_all(b"x").is_err(), "its reader is gone");
+}
+
+#[test]
 fn doorbell_is_rung_only_for_a_server_that_sleeps() {
     let sandbox = Sandbox::start();
     let mut kernel = Kernel::new();
