@@ -105,7 +105,9 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     confine_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
-    let served = Host { notices: notices.clone(), vms: HashMap::new() }.serve(&link, confine_fn);
+    let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
+    let host = Host { notices: notices.clone(), vms: HashMap::new(), may_spin };
+    let served = host.serve(&link, confine_fn);
     if let Err(error) = &served {
         notices.send(&Notice::Failed { vm: None, reason: chain(error) });
     }
@@ -115,6 +117,8 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 struct Host {
     notices: Notices,
     vms: HashMap<u32, Vm>,
+    /// There is more than one CPU.
+    may_spin: bool,
 }
 
 impl Host {
@@ -191,8 +195,15 @@ impl Host {
         let (orders, receiver) = mpsc::channel();
         let window = Window::new(memory, notify);
         let notices = self.notices.clone();
-        let mut server =
-            Server::new(number, window, doorbell, Arc::clone(&wake), receiver, notices)?;
+        let mut server = Server::new(
+            number,
+            window,
+            doorbell,
+            Arc::clone(&wake),
+            receiver,
+            notices,
+            self.may_spin,
+        )?;
         for (handle, stream) in streams {
             server.add(handle, stream)?;
         }

@@ -18,8 +18,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
+    trine_jail::begin()?;
     let link =
         std::io::stdin().as_fd().try_clone_to_owned().context("cannot take over the link")?;
-    trine_io::serve(Link::from_descriptor(link), |_| Ok::<(), std::io::Error>(()))?;
+    trine_io::serve(Link::from_descriptor(link), trine_jail::io::confine)?;
     Ok(())
 }

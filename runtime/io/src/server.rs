@@ -94,7 +94,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Prepares to serve `window`.
+    /// Prepares to serve `window`; `may_spin` if a guest can run meanwhile.
     pub(crate) fn new(
         vm: u32,
         window: Window,
@@ -102,6 +102,7 @@ impl Server {
         wake: Arc<OwnedFd>,
         orders: Receiver<Order>,
         notices: Notices,
+        may_spin: bool,
     ) -> Result<Self, ServerError> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // Edge-triggered: the counters need never be read.
@@ -119,7 +120,7 @@ impl Server {
             lingering: Vec::new(),
             taken: Vec::new(),
             spins: false,
-            may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
+            may_spin,
             _events: (doorbell, wake),
         })
     }
@@ -176,13 +177,17 @@ impl Server {
         let mut taken = std::mem::take(&mut self.taken);
         taken.clear();
         self.window.take(&mut taken)?;
-        // After the submissions are seen: an order that was answered before a guest could use it
-        // is then here, too.
-        if let Some(deadline) = self.obey()? {
-            self.submit_all(&taken)?;
-            return Ok(Some(deadline));
+        // After the submissions are seen, streams that a guest was told of are here; what closes a
+        // stream comes after what was submitted to it.
+        let orders = self.receive()?;
+        for request in &taken {
+            self.submit(request)?;
         }
-        self.submit_all(&taken)?;
+        for order in orders {
+            if let Some(deadline) = self.obey(order)? {
+                return Ok(Some(deadline));
+            }
+        }
         let idle = taken.is_empty();
         self.taken = taken;
         self.window.publish()?;
@@ -192,15 +197,9 @@ impl Server {
         Ok(None)
     }
 
-    fn submit_all(&mut self, taken: &[Submission]) -> Result<(), ServerError> {
-        for request in taken {
-            self.submit(request)?;
-        }
-        Ok(())
-    }
-
-    /// Executes the orders that wait.
-    fn obey(&mut self) -> Result<Option<Instant>, ServerError> {
+    /// Adds streams that wait to be; returns the other orders.
+    fn receive(&mut self) -> Result<Vec<Order>, ServerError> {
+        let mut others = Vec::new();
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Add { streams, ticket }) => {
@@ -209,14 +208,26 @@ impl Server {
                     }
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
-                Ok(Order::Close { handle }) => self.close(handle)?,
-                Ok(Order::Remove { handle }) => self.remove(handle)?,
-                Ok(Order::Detach { deadline }) => return Ok(Some(deadline)),
-                Err(TryRecvError::Empty) => return Ok(None),
+                Ok(other) => others.push(other),
+                Err(TryRecvError::Empty) => return Ok(others),
                 // The process is about to end.
-                Err(TryRecvError::Disconnected) => return Ok(Some(Instant::now())),
+                Err(TryRecvError::Disconnected) => {
+                    others.push(Order::Detach { deadline: Instant::now() });
+                    return Ok(others);
+                }
             }
         }
+    }
+
+    /// Executes an order; returns the deadline of a detach.
+    fn obey(&mut self, order: Order) -> Result<Option<Instant>, ServerError> {
+        match order {
+            Order::Add { .. } => {}
+            Order::Close { handle } => self.close(handle)?,
+            Order::Remove { handle } => self.remove(handle)?,
+            Order::Detach { deadline } => return Ok(Some(deadline)),
+        }
+        Ok(None)
     }
 
     fn submit(&mut self, request: &Submission) -> Result<(), ServerError> {

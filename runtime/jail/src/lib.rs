@@ -14,4 +14,10 @@
 //! The layers, each of which holds without the others: no privileges to gain (`no_new_privs`), no
 //! capabilities, an empty root directory, and a system call filter that kills the process.
 
+pub mod io;
+mod posture;
+pub mod seccomp;
 pub mod shared;
+pub mod vmm;
+
+pub use posture::{JailError, begin};

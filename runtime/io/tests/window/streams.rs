@@ -426,6 +426,27 @@ fn added_stream_is_there_when_its_answer_is() {
 }
 
 #[test]
+fn stream_closed_by_the_sandbox_takes_what_was_submitted_before() {
+    let sandbox = Sandbox::start();
+    let mut kernel = Kernel::new();
+    sandbox.attach(1, &kernel, &[]);
+    for handle in 1..=200 {
+        let (mut peer, stdout) = pipe();
+        let mut files = Vec::new();
+        let streams = specs(handle, &[output(stdout.as_fd())], &mut files);
+        sandbox.send(&Request::AddStreams { vm: 1, ticket: 0, streams }, &files);
+        sandbox.notice();
+        drop(stdout);
+        kernel.submit(write(5, handle, 10));
+        sandbox.send(&Request::CloseStream { vm: 1, handle }, &[]);
+        assert_eq!(kernel.completion().result, 10);
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).expect("read to the end");
+        assert_eq!(all.len(), 10);
+    }
+}
+
+#[test]
 fn removed_stream_answers_what_waits_and_is_gone() {
     let sandbox = Sandbox::start();
     let mut kernel = Kernel::new();
@@ -433,6 +454,7 @@ fn removed_stream_answers_what_waits_and_is_gone() {
     sandbox.attach(1, &kernel, &[input(stdin.as_fd())]);
     drop(stdin);
     kernel.submit(read(3, 1, 10));
+    assert!(kernel.completion_within(Duration::from_millis(50)).is_none());
     for _ in 0..2 {
         sandbox.send(&Request::RemoveStream { vm: 1, handle: 1 }, &[]);
     }
