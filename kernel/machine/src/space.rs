@@ -9,7 +9,7 @@
 //! and it is reloaded before application code runs in it again.  A change that only adds rights
 //! needs nothing: at worst the application faults once more.
 
-use core::fmt;
+use core::{fmt, sync::atomic::Ordering};
 
 use trine_abi::layout::{PAGE_SIZE, USER_END};
 
@@ -277,6 +277,31 @@ impl AddressSpace {
         let copy = page.clone();
         core::mem::forget(page);
         Some((copy, Access::of(entry)))
+    }
+
+    /// Allows stores to the frame at an address if this mapping is its only owner (the end of a
+    /// copy on write whose other owners are gone); returns whether they are allowed now.
+    pub fn make_writable(&mut self, address: u64) -> bool {
+        let Ok(table) = self.leaf(address) else { return false };
+        let index = (address / PAGE_SIZE % 512) as usize;
+        let entry = self.load(table, index);
+        if address >= USER_END || entry & PRESENT == 0 || !self.arena.is_ram(entry & ADDRESS) {
+            return false;
+        }
+        let number = ((entry & ADDRESS) / PAGE_SIZE) as u32;
+        let unique = self.arena.count(number).load(Ordering::Acquire) == 1;
+        if unique {
+            self.store(table, index, entry | WRITE);
+        }
+        unique
+    }
+
+    /// Whether a page is mapped or held at an address.
+    pub fn is_mapped(&self, address: u64) -> bool {
+        address < USER_END
+            && self.leaf(address).is_ok_and(|table| {
+                self.load(table, (address / PAGE_SIZE % 512) as usize) & (PRESENT | HELD) != 0
+            })
     }
 
     /// Moves the pages of a range to another place in the same space (mremap).
