@@ -52,6 +52,8 @@ pub enum Restart {
     NoHandler,
     /// EINTR.
     Never,
+    /// Only SIGKILL ends the wait (vfork).
+    Uninterruptible,
 }
 
 /// What a call remembers while it is blocked; fresh for each new call.

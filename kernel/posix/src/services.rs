@@ -3,12 +3,12 @@
 //! random numbers, the window, the log, and who is there.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::fmt;
+use core::{fmt, sync::atomic::AtomicBool};
 
 use rand_chacha::{ChaCha20Rng, rand_core::{Rng, SeedableRng}};
 use trine_machine::{Arena, window::Window};
 
-use crate::{process::{Registry, TaskRef}, sync::Lock};
+use crate::{kernel::Timers, process::{Registry, TaskRef}, sync::Lock};
 
 /// Seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,8 +33,14 @@ pub struct Services {
     pub woken: Lock<Vec<u32>>,
     /// Lines for the host's log.
     pub log: Lock<Vec<Vec<u8>>>,
+    /// Who is woken when.
+    pub timers: Timers,
     /// All tasks and processes, and the task whose system call is being served.
     pub registry: Registry,
+    /// A copy to or from application memory found no free frame.
+    pub(crate) out_of_memory: AtomicBool,
+    /// Process timers that came due: process id, timer.
+    pub(crate) due_timers: Lock<Vec<(u32, u32)>>,
     random: Lock<ChaCha20Rng>,
 }
 
@@ -54,7 +60,10 @@ impl Services {
             window: Lock::new(window),
             woken: Lock::new(Vec::new()),
             log: Lock::new(Vec::new()),
+            timers: Timers::default(),
             registry: Registry::default(),
+            out_of_memory: AtomicBool::new(false),
+            due_timers: Lock::new(Vec::new()),
             random: Lock::new(ChaCha20Rng::from_seed(seed)),
         })
     }

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use trine_machine::Sharing;
+use trine_machine::space::Sharing;
 
 use super::{AreaKind, Mm};
 use crate::Errno;

@@ -190,7 +190,7 @@ impl Mm {
         for area in areas.overlapping(start, end) {
             match &area.kind {
                 AreaKind::File { file, shared: true, .. }
-                    if protection.write && !file.is_writable() =>
+                    if protection.write && !file.flags().writes() =>
                 {
                     return Err(Errno::ACCES);
                 }

@@ -2,6 +2,7 @@
 //! Copies between the kernel and application memory.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use super::{Fault, FaultKind, Mm, MmRef, PAGE_SIZE};
 use crate::{
@@ -47,7 +48,10 @@ impl Mm {
     fn fault_in(&self, address: u64, done: usize, kind: FaultKind) -> Result<(), Errno> {
         let at = address.checked_add(done as u64).ok_or(Errno::FAULT)?;
         self.fault(at, kind).map_err(|fault| match fault {
-            Fault::OutOfMemory => Errno::NOMEM,
+            Fault::OutOfMemory => {
+                self.services.out_of_memory.store(true, Ordering::Relaxed);
+                Errno::NOMEM
+            }
             Fault::NotMapped | Fault::NotAllowed | Fault::BeyondEnd => Errno::FAULT,
         })
     }

@@ -12,6 +12,7 @@ use core::{
 
 use super::{
     TaskRef,
+    task::Phase,
     signal::{Actions, Pending, SIGCHLD},
 };
 use crate::{sync::Lock, wait::WaitQueue};
@@ -95,6 +96,8 @@ pub struct Process {
     pub pending: Lock<Pending>,
     /// Woken when a child has something to report.
     pub child_wait: WaitQueue,
+    /// Woken when a thread of it ends.
+    pub(crate) thread_wait: WaitQueue,
     /// Woken when a signal arrives (signalfd).
     pub signal_wait: WaitQueue,
     /// Stopped by job control.
@@ -122,6 +125,10 @@ pub struct Process {
     pub(crate) peak_pages: AtomicU64,
     /// nice value.
     pub(crate) nice: AtomicU32,
+    /// Real user, for SIGCHLD and /proc.
+    pub(crate) uid: AtomicU32,
+    /// Interval and POSIX timers.
+    pub(crate) timers: Lock<super::timers::ProcessTimers>,
     /// Minor faults.
     pub(crate) faults: AtomicU64,
 }
@@ -140,6 +147,7 @@ impl Process {
             actions: Lock::new(Arc::new(Lock::new(Actions::new()))),
             pending: Lock::new(Pending::default()),
             child_wait: WaitQueue::new(),
+            thread_wait: WaitQueue::new(),
             signal_wait: WaitQueue::new(),
             stopped: AtomicBool::new(false),
             report: Lock::new(Report::default()),
@@ -154,6 +162,8 @@ impl Process {
             key,
             peak_pages: AtomicU64::new(0),
             nice: AtomicU32::new(0),
+            uid: AtomicU32::new(0),
+            timers: Lock::new(super::timers::ProcessTimers::default()),
             faults: AtomicU64::new(0),
         }
     }
@@ -195,6 +205,21 @@ impl Process {
     /// Whether all its threads ended and nobody waited for it yet.
     pub fn is_zombie(&self) -> bool {
         self.report.lock().exit.is_some()
+    }
+
+    /// The state letter of proc(5).
+    pub fn state_letter(&self) -> u8 {
+        if self.is_zombie() {
+            return b'Z';
+        }
+        if self.stopped.load(Ordering::Relaxed) {
+            return b'T';
+        }
+        match self.any_thread().map(|task| task.phase()) {
+            Some(Phase::Runnable) => b'R',
+            Some(Phase::Dead) => b'X',
+            Some(Phase::Blocked | Phase::New) | None => b'S',
+        }
     }
 
     /// CPU time in nanoseconds: application and kernel.

@@ -5,7 +5,12 @@
 //! found through the [`Registry`] of [`crate::services::Services`].
 
 pub mod creds;
-mod group;
+mod delivery;
+pub(crate) mod exit;
+pub(crate) mod exec;
+pub(crate) mod frame;
+pub(crate) mod timers;
+pub mod group;
 mod registry;
 pub mod signal;
 pub mod task;

@@ -218,6 +218,11 @@ impl Actions {
         }
     }
 
+    /// Whether a signal's action is SIG_IGN.
+    pub fn is_ignored(&self, signal: u32) -> bool {
+        self.of(signal).handler == SIG_IGN
+    }
+
     /// What execve leaves: caught signals become default, ignored ones stay.
     pub fn reset_for_exec(&mut self) {
         for action in &mut self.0 {

@@ -103,7 +103,23 @@ pub struct Run {
     pub(crate) queued: bool,
     pub(crate) call: Option<PendingCall>,
     /// A vfork child that the task waits for.
-    pub(crate) vfork_child: Option<u32>,
+    pub(crate) vfork_child: Option<Arc<Vfork>>,
+}
+
+/// What a vfork parent waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Vfork {
+    /// The child has its own memory, or is over.
+    pub(crate) is_done: AtomicBool,
+    pub(crate) queue: crate::wait::WaitQueue,
+}
+
+impl Vfork {
+    /// Lets the parent go on.
+    pub(crate) fn finish(&self) {
+        self.is_done.store(true, Ordering::Relaxed);
+        self.queue.wake_all();
+    }
 }
 
 /// sigaltstack(2).
@@ -128,6 +144,10 @@ pub struct TaskSignals {
     pub pending: Pending,
     /// Alternate stack.
     pub stack: AltStack,
+    /// Signals that sigtimedwait waits for.
+    pub awaited: SignalSet,
+    /// The last exception: vector, error code, CR2.
+    pub trap: (u64, u64, u64),
 }
 
 /// What a living task uses.
@@ -170,11 +190,14 @@ pub struct Task {
     pub parent_death_signal: AtomicU32,
     /// Set when the task must end as soon as it would run.
     pub(crate) exiting: AtomicBool,
-    /// The signal that its end sends to its parent (clone's low byte).
+    /// Wait status of a thread that called exit(2).
+    pub(crate) exit_status: AtomicU32,
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
     pub(crate) futex: Lock<Option<Arc<FutexWaiter>>>,
+    /// The parent that waits for this vfork child.
+    pub(crate) vfork: Lock<Option<Arc<Vfork>>>,
 }
 
 impl Task {
@@ -205,10 +228,12 @@ impl Task {
             system_ns: AtomicU64::new(0),
             parent_death_signal: AtomicU32::new(0),
             exiting: AtomicBool::new(false),
+            exit_status: AtomicU32::new(0),
             waiter: Arc::new(Waiter::new(tid, services.clone())),
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
             futex: Lock::new(None),
+            vfork: Lock::new(None),
         }
     }
 
