@@ -35,9 +35,6 @@ fn offset(offset: i64) -> Result<u64, Errno> {
 
 pub(super) fn sys_read(cx: &mut Cx<'_>, fd: i32, address: u64, bytes: usize) -> SysResult {
     let file = get(cx, fd)?;
-    if super::event::is_signalfd(&file) {
-        return super::event::read_signalfd(cx, &file, address, bytes);
-    }
     let sink = cx.sink(address, bytes.min(TRANSFER_MAX));
     transfer::read(cx, &file, sink, None)
 }

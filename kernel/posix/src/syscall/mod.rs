@@ -5,19 +5,29 @@
 //! `i32` and `u32` take the low half, as Linux does for `int` arguments.
 
 mod credentials;
+mod descriptor;
+mod directory;
+mod event;
 mod exec;
+mod file;
 pub mod futex;
 mod limits;
 mod memory;
+mod mount;
 pub mod names;
+mod path;
+mod poll;
 mod prctl;
 mod process;
 mod sched;
 mod signal;
+mod stat;
 mod system;
 mod time;
 mod timer;
+mod transfer;
 mod wait;
+mod xattr;
 
 use crate::{
     Errno,
@@ -196,8 +206,135 @@ table! { process_table:
     435 clone3 => process::sys_clone3(u64, u64);
 }
 
+// Files, paths, descriptors, waiting for them.
+table! { file_table:
+    0 read => file::sys_read(i32, u64, usize);
+    1 write => file::sys_write(i32, u64, usize);
+    2 open => path::sys_open(u64, u32, u32);
+    3 close => descriptor::sys_close(i32);
+    4 stat => path::sys_stat(u64, u64);
+    5 fstat => path::sys_fstat(i32, u64);
+    6 lstat => path::sys_lstat(u64, u64);
+    7 poll => poll::sys_poll(u64, u64, i32);
+    8 lseek => file::sys_lseek(i32, i64, u32);
+    16 ioctl => descriptor::sys_ioctl(i32, u32, u64);
+    17 pread64 => file::sys_pread64(i32, u64, usize, i64);
+    18 pwrite64 => file::sys_pwrite64(i32, u64, usize, i64);
+    19 readv => file::sys_readv(i32, u64, usize);
+    20 writev => file::sys_writev(i32, u64, usize);
+    21 access => path::sys_access(u64, u32);
+    22 pipe => descriptor::sys_pipe(u64);
+    23 select => poll::sys_select(i32, u64, u64, u64, u64);
+    32 dup => descriptor::sys_dup(i32);
+    33 dup2 => descriptor::sys_dup2(i32, i32);
+    40 sendfile => file::sys_sendfile(i32, i32, u64, usize);
+    41 socket => mount::sys_no_sockets();
+    53 socketpair => mount::sys_no_sockets();
+    72 fcntl => descriptor::sys_fcntl(i32, u32, u64);
+    73 flock => descriptor::sys_flock(i32, u32);
+    74 fsync => file::sys_fsync(i32);
+    75 fdatasync => file::sys_fsync(i32);
+    76 truncate => file::sys_truncate(u64, i64);
+    77 ftruncate => file::sys_ftruncate(i32, i64);
+    78 getdents => directory::sys_getdents(i32, u64, u32);
+    79 getcwd => path::sys_getcwd(u64, usize);
+    80 chdir => path::sys_chdir(u64);
+    81 fchdir => path::sys_fchdir(i32);
+    82 rename => directory::sys_rename(u64, u64);
+    83 mkdir => directory::sys_mkdir(u64, u32);
+    84 rmdir => directory::sys_rmdir(u64);
+    85 creat => path::sys_creat(u64, u32);
+    86 link => directory::sys_link(u64, u64);
+    87 unlink => directory::sys_unlink(u64);
+    88 symlink => directory::sys_symlink(u64, u64);
+    89 readlink => path::sys_readlink(u64, u64, i32);
+    90 chmod => path::sys_chmod(u64, u32);
+    91 fchmod => path::sys_fchmod(i32, u32);
+    92 chown => path::sys_chown(u64, u32, u32);
+    93 fchown => path::sys_fchown(i32, u32, u32);
+    94 lchown => path::sys_lchown(u64, u32, u32);
+    95 umask => path::sys_umask(u32);
+    132 utime => path::sys_utime(u64, u64);
+    133 mknod => directory::sys_mknod(u64, u32, u64);
+    137 statfs => path::sys_statfs(u64, u64);
+    138 fstatfs => path::sys_fstatfs(i32, u64);
+    161 chroot => path::sys_chroot(u64);
+    162 sync => file::sys_sync();
+    165 mount => mount::sys_mount(u64, u64, u64, u64, u64);
+    166 umount2 => mount::sys_umount2(u64, u32);
+    187 readahead => file::sys_readahead(i32, i64, usize);
+    188 setxattr => xattr::sys_setxattr(u64, u64, u64, usize, u32);
+    189 lsetxattr => xattr::sys_lsetxattr(u64, u64, u64, usize, u32);
+    190 fsetxattr => xattr::sys_fsetxattr(i32, u64, u64, usize, u32);
+    191 getxattr => xattr::sys_getxattr(u64, u64, u64, usize);
+    192 lgetxattr => xattr::sys_lgetxattr(u64, u64, u64, usize);
+    193 fgetxattr => xattr::sys_fgetxattr(i32, u64, u64, usize);
+    194 listxattr => xattr::sys_listxattr(u64, u64, usize);
+    195 llistxattr => xattr::sys_llistxattr(u64, u64, usize);
+    196 flistxattr => xattr::sys_flistxattr(i32, u64, usize);
+    197 removexattr => xattr::sys_removexattr(u64, u64);
+    198 lremovexattr => xattr::sys_lremovexattr(u64, u64);
+    199 fremovexattr => xattr::sys_fremovexattr(i32, u64);
+    213 epoll_create => event::sys_epoll_create(i32);
+    217 getdents64 => directory::sys_getdents64(i32, u64, u32);
+    221 fadvise64 => file::sys_fadvise64(i32, i64, i64, u32);
+    232 epoll_wait => event::sys_epoll_wait(i32, u64, i32, i32);
+    233 epoll_ctl => event::sys_epoll_ctl(i32, u32, i32, u64);
+    235 utimes => path::sys_utimes(u64, u64);
+    253 inotify_init => mount::sys_not_here();
+    257 openat => path::sys_openat(i32, u64, u32, u32);
+    258 mkdirat => directory::sys_mkdirat(i32, u64, u32);
+    259 mknodat => directory::sys_mknodat(i32, u64, u32, u64);
+    260 fchownat => path::sys_fchownat(i32, u64, u32, u32, u32);
+    261 futimesat => path::sys_futimesat(i32, u64, u64);
+    262 newfstatat => path::sys_newfstatat(i32, u64, u64, u32);
+    263 unlinkat => directory::sys_unlinkat(i32, u64, u32);
+    264 renameat => directory::sys_renameat(i32, u64, i32, u64);
+    265 linkat => directory::sys_linkat(i32, u64, i32, u64, u32);
+    266 symlinkat => directory::sys_symlinkat(u64, i32, u64);
+    267 readlinkat => path::sys_readlinkat(i32, u64, u64, i32);
+    268 fchmodat => path::sys_fchmodat(i32, u64, u32);
+    269 faccessat => path::sys_faccessat(i32, u64, u32);
+    270 pselect6 => poll::sys_pselect6(i32, u64, u64, u64, u64, u64);
+    271 ppoll => poll::sys_ppoll(u64, u64, u64, u64, u64);
+    275 splice => file::sys_splice(i32, u64, i32, u64, usize, u32);
+    277 sync_file_range => file::sys_sync_file_range(i32, i64, i64, u32);
+    280 utimensat => path::sys_utimensat(i32, u64, u64, u32);
+    281 epoll_pwait => event::sys_epoll_pwait(i32, u64, i32, i32, u64, u64);
+    282 signalfd => event::sys_signalfd(i32, u64, u64);
+    283 timerfd_create => event::sys_timerfd_create(u32, u32);
+    284 eventfd => event::sys_eventfd(u32);
+    285 fallocate => file::sys_fallocate(i32, u32, i64, i64);
+    286 timerfd_settime => event::sys_timerfd_settime(i32, u32, u64, u64);
+    287 timerfd_gettime => event::sys_timerfd_gettime(i32, u64);
+    289 signalfd4 => event::sys_signalfd4(i32, u64, u64, u32);
+    290 eventfd2 => event::sys_eventfd2(u32, u32);
+    291 epoll_create1 => event::sys_epoll_create1(u32);
+    292 dup3 => descriptor::sys_dup3(i32, i32, u32);
+    293 pipe2 => descriptor::sys_pipe2(u64, u32);
+    294 inotify_init1 => mount::sys_not_here();
+    295 preadv => file::sys_preadv(i32, u64, usize, i64);
+    296 pwritev => file::sys_pwritev(i32, u64, usize, i64);
+    306 syncfs => file::sys_syncfs(i32);
+    316 renameat2 => directory::sys_renameat2(i32, u64, i32, u64, u32);
+    319 memfd_create => path::sys_memfd_create(u64, u32);
+    326 copy_file_range => file::sys_copy_file_range(i32, u64, i32, u64, usize, u32);
+    327 preadv2 => file::sys_preadv2(i32, u64, usize, i64, u64, u32);
+    328 pwritev2 => file::sys_pwritev2(i32, u64, usize, i64, u64, u32);
+    332 statx => path::sys_statx(i32, u64, u32, u32, u64);
+    425 io_uring_setup => mount::sys_not_here();
+    436 close_range => descriptor::sys_close_range(u32, u32, u32);
+    437 openat2 => path::sys_openat2(i32, u64, u64, usize);
+    439 faccessat2 => path::sys_faccessat2(i32, u64, u32, u32);
+    441 epoll_pwait2 => event::sys_epoll_pwait2(i32, u64, i32, u64, u64, u64);
+    452 fchmodat2 => path::sys_fchmodat2(i32, u64, u32, u32);
+}
+
 /// Makes a system call; what is not in the tables is ENOSYS, and logged once.
 pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u64, arguments: [u64; 6]) -> SysResult {
+    if let Some(result) = file_table(cx, number, arguments) {
+        return result;
+    }
     if let Some(result) = process_table(cx, number, arguments) {
         return result;
     }
