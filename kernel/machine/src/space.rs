@@ -16,7 +16,7 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
-use core::fmt;
+use core::{fmt, sync::atomic::Ordering};
 
 use trine_abi::layout::{HUGE_PAGE_SIZE, PAGE_SIZE, USER_END};
 
@@ -431,6 +431,32 @@ impl AddressSpace {
         let copy = page.clone();
         core::mem::forget(page);
         Some((copy, Access::of(entry)))
+    }
+
+    /// Allows stores to the frame at an address if this mapping is its only owner (the end of a
+    /// copy on write whose other owners are gone); returns whether they are allowed now.
+    pub fn make_writable(&mut self, address: u64) -> bool {
+        if address >= USER_END {
+            return false;
+        }
+        let Ok(table) = self.small_leaf(address) else { return false };
+        let index = (address / PAGE_SIZE % 512) as usize;
+        let entry = self.load(table, index);
+        if entry & PRESENT == 0 || !self.arena.is_ram(entry & ADDRESS) {
+            return false;
+        }
+        let number = ((entry & ADDRESS) / PAGE_SIZE) as u32;
+        let unique = self.arena.count(number).load(Ordering::Acquire) == 1;
+        if unique {
+            self.store(table, index, entry | WRITE);
+        }
+        unique
+    }
+
+    /// Whether a page is mapped or held at an address.
+    pub fn is_mapped(&self, address: u64) -> bool {
+        address < USER_END
+            && self.entry(address).is_some_and(|entry| entry & (PRESENT | HELD) != 0)
     }
 
     /// The entry for an address, as if its page were a small one.
