@@ -10,6 +10,7 @@ use trine_abi::control::Process;
 
 use crate::{
     context::Context,
+    failure::WithRemedy as _,
     images::Images,
     plan::{Outline, Plan},
     store::Record,
@@ -22,9 +23,9 @@ use crate::{
 /// What is wrong with config.json or the root file system.
 pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
     values::check_id(id)?;
-    let bundle = fs::canonicalize(bundle).with_context(|| {
-        format!("cannot use bundle {}: give --bundle a directory with config.json", bundle.display())
-    })?;
+    let bundle = fs::canonicalize(bundle)
+        .with_context(|| format!("cannot use bundle {}", bundle.display()))
+        .remedy("give --bundle a directory with config.json")?;
     let spec = read_spec(&bundle)?;
     let translation = oci::container(&spec, &bundle, &defaults())?;
     for warning in &translation.warnings {

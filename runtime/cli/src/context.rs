@@ -71,14 +71,14 @@ fn default_root() -> PathBuf {
 
 fn default_images() -> PathBuf {
     if is_root() {
-        return PathBuf::from(trine_rootfs_builder::DEFAULT_DIR);
+        return PathBuf::from(trine_rootfs_builder::cache::DEFAULT_DIR);
     }
-    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
-        env::var_os("HOME").map(|home| Path::new(&home).join(".cache"))
-    });
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
     match base {
         Some(base) => base.join("trine/images"),
-        None => PathBuf::from(trine_rootfs_builder::DEFAULT_DIR),
+        None => PathBuf::from(trine_rootfs_builder::cache::DEFAULT_DIR),
     }
 }
 

@@ -2,11 +2,7 @@
 //! `run IMAGE|ROOTFS`: a plan without a bundle.
 
 use std::{
-    ffi::OsString,
-    fs::File,
-    io::Read as _,
-    os::unix::ffi::OsStringExt as _,
-    path::Path,
+    ffi::OsString, fs::File, io::Read as _, os::unix::ffi::OsStringExt as _, path::Path,
     time::SystemTime,
 };
 
@@ -216,11 +212,13 @@ fn user(flag: Option<&str>, image: &ImageConfig, source: Source<'_>) -> Result<U
         let group = read_inside(directory, "etc/group")?;
         return values::resolve(text, &passwd, &group);
     }
-    let numbers = values::parse_numeric(text).with_context(|| {
-        format!("cannot look up user {text:?} in image {}: use --user UID[:GID]", source.name)
-    });
-    let (uid, gid) = numbers?;
-    Ok(User { uid, gid: gid.unwrap_or(0), ..User::default() })
+    match values::parse_numeric(text) {
+        Ok((uid, gid)) => Ok(User { uid, gid: gid.unwrap_or(0), ..User::default() }),
+        Err(_) => bail!(
+            "user {text:?} is a name, which cannot be looked up in image {}: use --user UID[:GID]",
+            source.name
+        ),
+    }
 }
 
 /// Reads a small file of a root file system, whose symbolic links must not lead out of it; "" if it
@@ -395,8 +393,7 @@ mod tests {
 
     #[test]
     fn memory_and_vcpus_out_of_range_name_the_range() {
-        let defaults =
-            Defaults { host_cpus: 2, host_memory_bytes: 1 << 30, ..Defaults::default() };
+        let defaults = Defaults { host_cpus: 2, host_memory_bytes: 1 << 30, ..Defaults::default() };
         assert_eq!(memory_bytes(None, &defaults).expect("default"), 256 << 20);
         assert_eq!(memory_bytes(Some("64m"), &defaults).expect("fits"), 64 << 20);
         let error = memory_bytes(Some("15m"), &defaults).expect_err("too little").to_string();

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From an error to one line for a person and an exit status for a script.
 
-use anyhow::Error;
+use std::fmt::{self, Display, Formatter};
+
+use anyhow::{Error, Result};
 
 use crate::control::RemoteError;
 
@@ -19,12 +21,38 @@ pub(crate) const TIMED_OUT: u8 = 124;
 const EXEC_ERRORS: [u32; 9] = [1, 8, 13, 20, 21, 22, 26, 40, 80];
 const ENOENT: u32 = 2;
 
-/// Formats an error and its causes as one line.
+/// How to mend what went wrong, attached to an error: printed after all its causes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Remedy(&'static str);
+
+impl Display for Remedy {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Adds a [`Remedy`] to an error.
+pub(crate) trait WithRemedy<T> {
+    /// Says what to do about the error.
+    ///
+    /// # Errors
+    /// The same, with the remedy.
+    fn remedy(self, text: &'static str) -> Result<T>;
+}
+
+impl<T> WithRemedy<T> for Result<T> {
+    fn remedy(self, text: &'static str) -> Result<T> {
+        self.map_err(|error| error.context(Remedy(text)))
+    }
+}
+
+/// Formats an error, its causes and its remedy as one line.
 pub(crate) fn one_line(error: &Error) -> String {
+    let remedy = error.downcast_ref::<Remedy>().map(ToString::to_string);
     let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain().map(|cause| without_number(&cause.to_string())) {
         // Some errors print their source in their own message: say it once.
-        if line.ends_with(&cause) {
+        if line.ends_with(&cause) || Some(&cause) == remedy.as_ref() {
             continue;
         }
         if !line.is_empty() {
@@ -32,7 +60,20 @@ pub(crate) fn one_line(error: &Error) -> String {
         }
         line.push_str(&cause);
     }
+    if let Some(remedy) = remedy {
+        line = format!("{line}: {remedy}");
+    }
     flatten(&line)
+}
+
+/// Removes the number that the standard library adds to the system's words.
+fn without_number(text: &str) -> String {
+    let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
+    let number = text.strip_suffix(')').and_then(|text| text.rsplit_once(" (os error "));
+    match number {
+        Some((words, number)) if is_number(number) => words.to_owned(),
+        _ => text.to_owned(),
+    }
 }
 
 /// Makes one printable line of a text: runs of white space and control characters become a space.
@@ -77,9 +118,19 @@ mod tests {
     fn one_line_prints_each_cause_once() {
         let cause = trine::Error::host("open \"/x\"", io::Error::from_raw_os_error(2));
         let error = Error::from(cause).context("cannot read bundle");
-        let expected = "cannot read bundle: cannot open \"/x\": No such file or directory (os error 2)";
+        let expected = "cannot read bundle: cannot open \"/x\": No such file or directory";
         assert_eq!(one_line(&error), expected);
         assert_eq!(one_line(&anyhow::anyhow!("a: b").context("c: a: b")), "c: a: b");
+    }
+
+    #[test]
+    fn one_line_ends_with_the_remedy() {
+        let failed = Err::<(), _>(io::Error::from_raw_os_error(13)).context("cannot open /x");
+        let error = failed.remedy("run as root").context("cannot start").expect_err("an error");
+        assert_eq!(
+            one_line(&error),
+            "cannot start: cannot open /x: Permission denied: run as root"
+        );
     }
 
     #[test]

@@ -15,6 +15,8 @@ use trine_rootfs_builder::{
     Cache, CacheError, CachedImage, ImageInfo, NamedImage, Phase, Progress, Removed, Select,
 };
 
+use crate::failure::WithRemedy as _;
+
 /// How much disk the cache may take before unnamed images go.
 const MAX_BYTES: u64 = 32 << 30;
 
@@ -43,12 +45,9 @@ impl Images {
     /// # Errors
     /// If it cannot be made or used.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
-        let cache = Cache::open(directory, MAX_BYTES).with_context(|| {
-            format!(
-                "cannot use image cache {}: give --images a directory you may write",
-                directory.display()
-            )
-        })?;
+        let cache = Cache::open(directory, MAX_BYTES)
+            .with_context(|| format!("cannot use image cache {}", directory.display()))
+            .remedy("give --images a directory you may write")?;
         Ok(Self { cache })
     }
 
@@ -70,9 +69,9 @@ impl Images {
     /// If the directory is missing, empty or unreadable, or the cache cannot be written.
     pub(crate) fn of_directory(&self, directory: &Path) -> Result<Image> {
         let shown = directory.display();
-        let mut entries = fs::read_dir(directory).with_context(|| {
-            format!("cannot use root file system {shown}: give a directory that you may read")
-        })?;
+        let mut entries = fs::read_dir(directory)
+            .with_context(|| format!("cannot use root file system {shown}"))
+            .remedy("give a directory that you may read")?;
         if entries.next().is_none() {
             bail!("root file system {shown} is empty: unpack an image into it first");
         }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::{
     args::{Global, LogFormat},
+    failure::WithRemedy as _,
     values,
 };
 
@@ -34,9 +35,13 @@ impl Log {
     /// If the file cannot be opened.
     pub(crate) fn open(global: &Global) -> Result<Self> {
         let file = global.log.as_ref().map(|path| {
-            OpenOptions::new().create(true).append(true).mode(0o600).open(path).with_context(|| {
-                format!("cannot open log file {}: give --log a file you may write", path.display())
-            })
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(path)
+                .with_context(|| format!("cannot open log file {}", path.display()))
+                .remedy("give --log a file you may write")
         });
         Ok(Self {
             file: file.transpose()?,
@@ -91,7 +96,8 @@ mod tests {
     #[test]
     fn format_line_json_is_what_go_runc_reads() {
         let line = format_line(LogFormat::Json, "error", "a \"b\"", UNIX_EPOCH);
-        let expected = r#"{"level":"error","msg":"a \"b\"","time":"1970-01-01T00:00:00.000000000Z"}"#;
+        let expected =
+            r#"{"level":"error","msg":"a \"b\"","time":"1970-01-01T00:00:00.000000000Z"}"#;
         assert_eq!(line, format!("{expected}\n"));
     }
 

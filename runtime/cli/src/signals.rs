@@ -30,9 +30,8 @@ impl Forwarder {
     /// # Errors
     /// If the host refuses.
     pub(crate) fn catch() -> Result<Self> {
-        let signals =
-            Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])
-                .context("cannot catch signals")?;
+        let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])
+            .context("cannot catch signals")?;
         Ok(Self { signals })
     }
 

@@ -25,7 +25,7 @@ use trine_link::{Link, Message};
 use crate::{
     control::{
         self, CONFIG, PROCESS, REPLY, REQUEST, Reply, Request, decode_config, decode_process,
-        encode_config, encode_process, receive_reply, receive, send_json,
+        encode_config, encode_process, receive, receive_reply, send_json,
     },
     held::{Held, Remover},
     log::Log,
@@ -60,7 +60,8 @@ pub(crate) fn start(plan: Plan, root: &Path, streams: Streams<'_>, log: &Log) ->
     send_json(&link, REQUEST, &request, &[plan.image.as_fd(), stdin, stdout, stderr])?;
     link.send(CONFIG, &encode_config(plan.config), &[])?;
     link.send(PROCESS, &encode_process(plan.process), &[])?;
-    match receive_reply(&link)? {
+    let reply = receive_reply(&link).context("cannot create the container")?;
+    match reply {
         Reply::Held { pid } => Ok(pid),
         other => bail!("the supervisor gave an unexpected answer: {other:?}"),
     }

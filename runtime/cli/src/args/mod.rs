@@ -13,9 +13,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
-    container::{
-        DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs, SpecArgs, UpdateArgs,
-    },
+    container::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs, SpecArgs, UpdateArgs},
     image::{ImageBuildArgs, ImageCommand, ImageListArgs, ImagePruneArgs, ImageRemoveArgs},
     process::{CreateArgs, CreateFlags, ExecArgs},
     run::{EmbeddedFlags, RunArgs},

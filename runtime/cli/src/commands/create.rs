@@ -106,12 +106,12 @@ pub(crate) fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
         fs::File::create_new(&next)?.write_all(pid.to_string().as_bytes())?;
         fs::rename(&next, path)
     };
-    write().map_err(|error| {
-        // The error to report is the first.
-        let _ = fs::remove_file(&next);
-        error
-    })
-    .with_context(|| format!("cannot write pid file {}", path.display()))
+    write()
+        .inspect_err(|_| {
+            // The error to report is the first.
+            let _ = fs::remove_file(&next);
+        })
+        .with_context(|| format!("cannot write pid file {}", path.display()))
 }
 
 #[cfg(test)]

@@ -36,10 +36,7 @@ fn delete_remains(directory: &Directory, arguments: &DeleteArgs) -> Result<()> {
     let record = directory.read_record()?.unwrap_or_default();
     if record.owner.is_alive() {
         if !arguments.force {
-            bail!(
-                "container {:?} is just being created: try again, or use --force",
-                arguments.id
-            );
+            bail!("container {:?} is just being created: try again, or use --force", arguments.id);
         }
         // Its VMM and I/O process end with it.
         record.owner.kill();

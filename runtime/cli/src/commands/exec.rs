@@ -57,7 +57,8 @@ pub(crate) fn exec(context: &Context, arguments: &ExecArgs) -> Result<u8> {
         Some(master) => Some(Session::begin(master)?),
         None => None,
     };
-    let exec_id = client.exec(&request, process, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+    let exec_id =
+        client.exec(&request, process, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
     // The I/O process has its own now: ours would keep the terminal open.
     drop(descriptors);
 

@@ -111,7 +111,9 @@ pub(crate) fn run(context: &Context, mut plan: Plan, options: Options<'_>) -> Re
         let exited_ns = values::monotonic_ns();
         held.end()?;
         // Its last output is on the way until the I/O process has closed its end.
-        session.map(Session::end);
+        if let Some(session) = session {
+            session.end();
+        }
         Ok((status, started_ns, exited_ns))
     };
     let (status, started_ns, exited_ns) = match running() {

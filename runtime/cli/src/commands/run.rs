@@ -43,13 +43,11 @@ pub(crate) fn run(context: &Context, arguments: &RunArgs) -> Result<u8> {
     result.map(|ended| ended.code)
 }
 
-fn execute(
-    context: &Context,
-    arguments: &RunArgs,
-    begun_ns: u64,
-) -> Result<foreground::Ended> {
+fn execute(context: &Context, arguments: &RunArgs, begun_ns: u64) -> Result<foreground::Ended> {
     create::check_flags(&arguments.create)?;
-    if !arguments.detach && let Some(socket) = &arguments.create.console_socket {
+    if !arguments.detach
+        && let Some(socket) = &arguments.create.console_socket
+    {
         bail!("--console-socket {} needs --detach: add it", socket.display());
     }
     let mut plan = plan(context, arguments)?;

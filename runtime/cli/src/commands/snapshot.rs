@@ -218,11 +218,10 @@ mod tests {
         let snapshot =
             Snapshot { record: record("c1"), status: Status::Stopped, exit_code: Some(7) };
         let json = serde_json::to_value(snapshot.oci_state()).expect("json");
-        assert_eq!((&json["pid"], &json["status"], &json["exitCode"]), (
-            &serde_json::json!(0),
-            &serde_json::json!("stopped"),
-            &serde_json::json!(7)
-        ));
+        assert_eq!(
+            (&json["pid"], &json["status"], &json["exitCode"]),
+            (&serde_json::json!(0), &serde_json::json!("stopped"), &serde_json::json!(7))
+        );
     }
 
     #[test]
@@ -230,9 +229,7 @@ mod tests {
         let scratch = TempDir::new().expect("scratch directory");
         let root = Root::new(scratch.path().to_owned());
         let directory = root.claim(&record("c1")).expect("claim").keep();
-        let status = |directory| {
-            Snapshot::take(directory).expect("read").expect("a record").status
-        };
+        let status = |directory| Snapshot::take(directory).expect("read").expect("a record").status;
         assert_eq!(status(&directory), Status::Creating);
         directory.write_record(&Record { version: 1, ..record("c1") }).expect("write");
         assert_eq!(status(&directory), Status::Stopped);

@@ -21,7 +21,9 @@ pub(crate) fn spec(arguments: &SpecArgs) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!("{} exists: remove it first", path.display())
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot write {}", path.display()));
+        }
     };
     writeln!(file, "{text}").with_context(|| format!("cannot write {}", path.display()))
 }
@@ -108,10 +110,11 @@ mod tests {
         for is_rootless in [false, true] {
             let text = serde_json::to_vec(&template(is_rootless)).expect("json");
             let spec = oci::parse_spec(&text, Path::new("config.json")).expect("a spec");
-            let made = oci::container(&spec, Path::new("/"), &Defaults {
-                host_memory_bytes: 1 << 30,
-                ..Defaults::default()
-            });
+            let made = oci::container(
+                &spec,
+                Path::new("/"),
+                &Defaults { host_memory_bytes: 1 << 30, ..Defaults::default() },
+            );
             let made = made.expect("accepted");
             assert_eq!(made.warnings, [""; 0]);
             assert_eq!(made.limits.memory_bytes, 256 << 20);

@@ -43,9 +43,8 @@ pub(crate) struct ForeignVm {
 pub(crate) fn look_at(pid: u32) -> Option<VmProcess> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let started = Duration::from_secs_f64(
-        parse_start_ticks(&stat)? as f64 / clock_ticks_per_second() as f64,
-    );
+    let started =
+        Duration::from_secs_f64(parse_start_ticks(&stat)? as f64 / clock_ticks_per_second() as f64);
     let now = clock_gettime(ClockId::Boottime);
     let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
     Some(VmProcess {
@@ -102,8 +101,7 @@ fn count_vcpus(pid: u32) -> u32 {
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {
-    let kibibytes: u64 =
-        field(status, "VmRSS:")?.strip_suffix("kB")?.trim().parse().ok()?;
+    let kibibytes: u64 = field(status, "VmRSS:")?.strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes << 10)
 }
 
@@ -119,7 +117,8 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    const STATUS: &str = "Name:\ttrine-vmm\nPid:\t12\nPPid:\t34\nVmRSS:\t    5120 kB\nThreads:\t3\n";
+    const STATUS: &str =
+        "Name:\ttrine-vmm\nPid:\t12\nPPid:\t34\nVmRSS:\t    5120 kB\nThreads:\t3\n";
 
     #[test]
     fn status_gives_parent_and_resident_memory() {
@@ -130,8 +129,8 @@ mod tests {
 
     #[test]
     fn flag_of_shim_arguments_is_the_namespace() {
-        let arguments = ["containerd-shim-trine-v1", "-namespace", "k8s.io", "-id", "x"]
-            .map(str::to_owned);
+        let arguments =
+            ["containerd-shim-trine-v1", "-namespace", "k8s.io", "-id", "x"].map(str::to_owned);
         assert_eq!(flag_of(&arguments, "-namespace").as_deref(), Some("k8s.io"));
         assert_eq!(flag_of(&arguments[..2], "-namespace"), None);
     }

@@ -121,8 +121,7 @@ impl Client {
     }
 }
 
-const GONE: &str =
-    "the process that holds the container ended: delete what is left with `trine delete --force`";
+const GONE: &str = "the process that holds the container ended before it answered";
 
 /// Sends a request and returns an answer that is no failure.
 ///

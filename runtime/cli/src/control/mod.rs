@@ -32,8 +32,8 @@ mod server;
 pub(crate) use self::{
     client::{Client, receive_reply},
     messages::{
-        CONFIG, PROCESS, ProcessRow, REPLY, REQUEST, RemoteError, Reply, Request, Status, decode_config,
-        decode_process, encode_config, encode_process, receive, send_json,
+        CONFIG, PROCESS, ProcessRow, REPLY, REQUEST, RemoteError, Reply, Request, Status,
+        decode_config, decode_process, encode_config, encode_process, receive, send_json,
     },
     server::{reply_of, serve},
 };

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use super::{Owner, Record, record};
+use crate::failure::WithRemedy as _;
 
 const RECORD: &str = "state.json";
 const RECORD_NEXT: &str = "state.json.next";
@@ -37,9 +38,8 @@ impl Directory {
         match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(handle) => Ok(Some(Self { path, handle })),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot open state directory {}", path.display()))
-            }
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot open state directory {}", path.display())),
         }
     }
 
@@ -73,9 +73,9 @@ impl Directory {
         };
         let text = io::read_to_string(file);
         let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-        let parsed: Record = serde_json::from_str(&text).with_context(|| {
-            format!("{} is damaged: remove its directory after checking for leftovers", path.display())
-        })?;
+        let parsed: Record = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged", path.display()))
+            .remedy("remove its directory, after a look for leftovers")?;
         if parsed.version != record::VERSION {
             bail!(
                 "{} has version {}, not {}: use the trine that wrote it",
@@ -93,11 +93,8 @@ impl Directory {
     /// If it cannot be written.
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(record).context("cannot format the state")?;
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::TRUNC
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
             let file = openat(&self.handle, RECORD_NEXT, flags, Mode::RUSR | Mode::WUSR)?;
             // /run does not survive a crash of the host, so there is nothing to sync.
@@ -117,8 +114,11 @@ impl Directory {
         let listener = listener.with_context(|| {
             format!("cannot make control socket {}", self.path.join(SOCKET).display())
         })?;
-        fs::set_permissions(self.socket_path(), std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .context("cannot protect the control socket")?;
+        fs::set_permissions(
+            self.socket_path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o600),
+        )
+        .context("cannot protect the control socket")?;
         Ok(listener)
     }
 
@@ -134,9 +134,8 @@ impl Directory {
             {
                 Ok(None)
             }
-            Err(error) => Err(error).with_context(|| {
-                format!("cannot connect to {}", self.path.join(SOCKET).display())
-            }),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot connect to {}", self.path.join(SOCKET).display())),
         }
     }
 

@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{Claim, Directory, Record};
-use crate::values;
+use crate::{failure::WithRemedy as _, values};
+
+const WRITABLE: &str = "give --root a directory you may write";
 
 /// The `--root` directory.
 #[derive(Clone, Debug)]
@@ -47,9 +49,9 @@ impl Root {
                  another id",
                 record.id
             ),
-            Err(error) => Err(error).with_context(|| {
-                format!("cannot create {}: give --root a directory you may write", path.display())
-            }),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot create {}", path.display()))
+                .remedy(WRITABLE),
         }
     }
 
@@ -97,12 +99,12 @@ impl Root {
     }
 
     fn create(&self) -> Result<()> {
-        DirBuilder::new().mode(0o700).recursive(true).create(&self.path).with_context(|| {
-            format!(
-                "cannot create state directory {}: give --root a directory you may write",
-                self.path.display()
-            )
-        })
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&self.path)
+            .with_context(|| format!("cannot create state directory {}", self.path.display()))
+            .remedy(WRITABLE)
     }
 }
 

@@ -14,6 +14,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+use crate::failure::WithRemedy as _;
+
 /// What runc sends beside the descriptor: the name of the file it is.
 const NAME: &[u8] = b"/dev/ptmx";
 
@@ -22,10 +24,8 @@ const NAME: &[u8] = b"/dev/ptmx";
 /// # Errors
 /// If nobody listens there.
 pub(crate) fn send_master(socket: &Path, master: &OwnedFd) -> Result<()> {
-    let context = || {
-        format!("cannot send the terminal to console socket {}: listen there first", socket.display())
-    };
-    let stream = UnixStream::connect(socket).with_context(context)?;
+    let context = || format!("cannot send the terminal to console socket {}", socket.display());
+    let stream = UnixStream::connect(socket).with_context(context).remedy("listen there first")?;
     let descriptors = [master.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -79,6 +79,10 @@ mod tests {
     fn send_master_without_listener_names_the_socket() {
         let pty = Pty::open(None).expect("pty");
         let error = send_master(Path::new("/nowhere/console"), &pty.master).expect_err("nobody");
-        assert!(error.to_string().contains("/nowhere/console"));
+        let line = crate::failure::one_line(&error);
+        assert!(
+            line.contains("/nowhere/console") && line.ends_with("listen there first"),
+            "{line}"
+        );
     }
 }

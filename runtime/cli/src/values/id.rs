@@ -47,7 +47,8 @@ mod tests {
     #[test]
     fn check_id_that_would_leave_the_directory_is_refused() {
         let too_long = "f".repeat(77);
-        for id in ["", ".", "..", "a/b", "/a", "../a", "a b", "é", "a\0", "-f", too_long.as_str()] {
+        for id in ["", ".", "..", "a/b", "/a", "../a", "a b", "é", "a\0", "-f", too_long.as_str()]
+        {
             assert!(check_id(id).is_err(), "{id:?}");
         }
     }

@@ -44,9 +44,10 @@ pub(crate) fn resolve(text: &str, passwd: &str, group_file: &str) -> Result<User
     if user.is_empty() {
         bail!("user {text:?} has no name: give USER[:GROUP]");
     }
-    let entry = passwd.lines().filter_map(Account::parse).find(|account| {
-        account.name == user || user.parse() == Ok(account.uid)
-    });
+    let entry = passwd
+        .lines()
+        .filter_map(Account::parse)
+        .find(|account| account.name == user || user.parse() == Ok(account.uid));
     let uid = match (&entry, user.parse()) {
         (_, Ok(uid)) => uid,
         (Some(account), _) => account.uid,
@@ -86,7 +87,8 @@ fn groups_of(user: &str, group_file: &str) -> Vec<u32> {
 fn group_entries(group_file: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     group_file.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        let (name, _, gid, members) = (fields.next()?, fields.next()?, fields.next()?, fields.next());
+        let (name, _, gid, members) =
+            (fields.next()?, fields.next()?, fields.next()?, fields.next());
         Some((name, gid.parse().ok()?, members.unwrap_or_default()))
     })
 }
@@ -113,7 +115,8 @@ impl<'a> Account<'a> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken line\nweb:x:33:44:,,,:/srv/web:/bin/false\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nbroken line\nweb:x:33:44:,,,:/srv/web:/bin/false\n";
     const GROUP: &str = "root:x:0:\nweb:x:44:\nlogs:x:50:someone,web\nstaff:x:51:webmaster\n";
 
     #[test]
