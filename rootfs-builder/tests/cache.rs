@@ -318,9 +318,12 @@ fn image_not_known_to_be_on_disk_is_forgotten_after_a_reboot() {
     let root = tree(dir.path(), "root", 1, 5000);
     drop(cache.image_for_dir(&root, &Quiet).unwrap());
     assert_eq!(open(dir.path()).list().unwrap().len(), 1);
+    let named = cache.image_for_dir(&tree(dir.path(), "named", 2, 5000), &Quiet).unwrap().digest;
+    cache.tag("named", &named, None).unwrap();
     fs::write(dir.path().join("cache/boot"), "another boot").unwrap();
     let cache = open(dir.path());
-    assert!(cache.list().unwrap().is_empty());
+    let left: Vec<_> = cache.list().unwrap().iter().map(|image| image.digest).collect();
+    assert_eq!(left, [named], "naming an image makes it durable");
     let builds = Builds::default();
     cache.image_for_dir(&root, &builds).unwrap();
     assert!(builds.any());

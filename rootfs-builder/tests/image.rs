@@ -37,9 +37,9 @@ fn image_of_a_directory_shows_the_same_tree() {
     assert_eq!(report.size_bytes, fs::metadata(&image).unwrap().len());
     assert_eq!(report.size_bytes % 4096, 0);
     assert_eq!(report.skipped_xattrs, 0);
-    // The copy of `big` is shared; holes take no room; a gigabyte of hole is not in the image.
+    // The copy of `big` is shared; holes take no room; 200 MiB of hole are not in the image.
     assert!(report.shared_bytes >= 3 << 20, "{report:?}");
-    assert!(report.hole_bytes > 1_000 << 20, "{report:?}");
+    assert!(report.hole_bytes > 190 << 20, "{report:?}");
     assert!(report.size_bytes < 16 << 20, "{report:?}");
 }
 
@@ -255,7 +255,8 @@ fn overlay_conventions_without_privileges_of_the_kernel_are_applied() {
     common::mknod(&upper.join("d"), FileType::CharacterDevice, 0, 0);
     let options = vec![format!("lowerdir={}:{}", upper.display(), lower.display())];
     let mount = Mount { kind: "overlay".into(), source: String::new(), options };
-    let tree = Tree::from_mounts(&[mount.clone()], &WalkOptions::default(), &Quiet).unwrap();
+    let tree =
+        Tree::from_mounts(std::slice::from_ref(&mount), &WalkOptions::default(), &Quiet).unwrap();
     let image = dir.path().join("image");
     erofs::write(&tree, &File::create(&image).unwrap(), &Quiet).unwrap();
     let mounted = Mounted::image(&image, &dir.path().join("mnt"));

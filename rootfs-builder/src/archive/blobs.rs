@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The files of an archive by name: in a directory, or in a tar file read where it lies.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -136,7 +138,7 @@ impl Blob {
     }
 
     pub(super) fn reader(&self) -> BlobReader {
-        BlobReader { blob: self.clone(), position: 0 }
+        BlobReader { blob: self.clone(), position: Rc::default() }
     }
 
     pub(super) fn compression(&self, path: &Path) -> Result<Compression, ArchiveError> {
@@ -202,38 +204,44 @@ impl Blob {
 /// Reads a [`Blob`] from its start.
 pub(super) struct BlobReader {
     blob: Blob,
-    position: u64,
+    /// Shared with who reports progress, from behind a decoder.
+    position: Rc<Cell<u64>>,
 }
 
 impl BlobReader {
     pub(super) fn position(&self) -> u64 {
-        self.position
+        self.position.get()
+    }
+
+    pub(super) fn shared_position(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.position)
     }
 }
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.blob.len - self.position).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.blob.len - self.position()).unwrap_or(usize::MAX);
         let len = buffer.len().min(left);
         if len == 0 {
             return Ok(0);
         }
-        let count = self.blob.file.read_at(&mut buffer[..len], self.blob.offset + self.position)?;
+        let count =
+            self.blob.file.read_at(&mut buffer[..len], self.blob.offset + self.position())?;
         if count == 0 {
             // The file became shorter while it was read.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.position += count as u64;
+        self.position.set(self.position() + count as u64);
         Ok(count)
     }
 }
 
 impl Input for BlobReader {
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        if bytes > self.blob.len - self.position {
+        if bytes > self.blob.len - self.position() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.position += bytes;
+        self.position.set(self.position() + bytes);
         Ok(())
     }
 }

@@ -130,6 +130,12 @@ impl<'a> Builder<'a> {
                 _ => Err(bad_path(&path, "the root can only be a directory")),
             };
         };
+        if parents.iter().any(|parent| parent.starts_with(AUFS_PRIVATE)) {
+            return Ok(());
+        }
+        if parents.iter().any(|parent| parent.starts_with(WHITEOUT)) {
+            return Err(bad_path(&path, "one of its parents is a whiteout"));
+        }
         if *name == OPAQUE {
             let dir = self.resolve(&path, parents, Missing::Make)?;
             self.prune(dir);
@@ -150,7 +156,7 @@ impl<'a> Builder<'a> {
             self.insert(dir, name, target);
             return Ok(());
         }
-        let kind = self.kind(tar, &entry)?;
+        let kind = self.kind(tar, &path, &entry)?;
         if let (Some(id), Kind::Directory(_)) = (present, &kind)
             && self.tree.entries(id).is_some()
         {
@@ -167,6 +173,7 @@ impl<'a> Builder<'a> {
     fn kind<R: Input>(
         &mut self,
         tar: &mut TarReader<'_, R>,
+        path: &[u8],
         entry: &Entry,
     ) -> Result<Kind, ArchiveError> {
         let (major, minor) = (entry.major, entry.minor);
@@ -175,15 +182,12 @@ impl<'a> Builder<'a> {
             EntryKind::Directory => Kind::Directory(Entries::new()),
             EntryKind::Symlink => {
                 if entry.link.is_empty() || entry.link.len() > self.limits.max_path_bytes {
-                    return Err(bad_path(
-                        &entry.link,
-                        "a symbolic link's target is empty or too long",
-                    ));
+                    return Err(bad_path(path, "its target is empty or too long"));
                 }
                 Kind::Symlink(entry.link.as_slice().into())
             }
             EntryKind::CharDevice | EntryKind::BlockDevice if major > 0xfff || minor > 0xf_ffff => {
-                return Err(bad_path(&entry.link, "a device number is out of range"));
+                return Err(bad_path(path, "its device number is out of range"));
             }
             EntryKind::CharDevice => Kind::CharDevice { major, minor },
             EntryKind::BlockDevice => Kind::BlockDevice { major, minor },

@@ -178,10 +178,10 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Returns the one descriptor for this machine.
-fn choose<'d>(
-    descriptors: Vec<&'d Descriptor>,
+fn choose(
+    descriptors: Vec<&Descriptor>,
     available_fn: impl Fn() -> String,
-) -> Result<&'d Descriptor, ArchiveError> {
+) -> Result<&Descriptor, ArchiveError> {
     let fits = |descriptor: &&&Descriptor| {
         // Without a platform it may be right: its configuration will say.
         descriptor.platform().as_ref().is_none_or(|platform| {

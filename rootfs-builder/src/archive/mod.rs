@@ -84,12 +84,14 @@ impl Archive {
     /// A layer is damaged or hostile, exceeds a limit, or the spool cannot be written.
     pub fn unpack(&self, progress: &dyn Progress) -> Result<Tree, ArchiveError> {
         let mut blobs = Vec::new();
+        let mut total = 0;
         for layer in &self.found.layers {
             // Also verifies; a second reading of the same bytes comes from the page cache.
-            blobs.push(layer.blob.open(&self.blobs)?);
-            progress.update(Phase::Verify, blobs.len() as u64, self.found.layers.len() as u64);
+            let blob = layer.blob.open(&self.blobs)?;
+            total += blob.len();
+            blobs.push(blob);
+            progress.update(Phase::Verify, total, 0);
         }
-        let total = blobs.iter().map(blobs::Blob::len).sum();
         let mut done = 0;
         let mut left_bytes = self.limits.max_unpacked_bytes;
         let mut builder = Builder::new(Spool::new(self.spool_dir.clone())?, &self.limits);
@@ -97,10 +99,14 @@ impl Archive {
             let what = layer.blob.name();
             let read_error = |error| ArchiveError::read(&what, error);
             let compression = blob.compression(self.blobs.path())?;
-            let input = compression::decoder(compression, blob.reader()).map_err(read_error)?;
+            let reader = blob.reader();
+            let position = reader.shared_position();
+            let input = compression::decoder(compression, reader).map_err(read_error)?;
             let meter = Meter::new(input, &self.limits, blob.len(), left_bytes);
             let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, meter), &what);
-            builder.apply(&mut tar, || progress.update(Phase::Unpack, done, total))?;
+            builder.apply(&mut tar, || {
+                progress.update(Phase::Unpack, done + position.get(), total);
+            })?;
 
             // The rest (zeros, as a rule) belongs to the digest, too.
             let (mut input, _): (LayerInput<'_>, _) = tar.into_parts();

@@ -33,11 +33,22 @@ impl BuildLock {
     }
 }
 
-/// Removes the lock files in `dir` that nobody holds: a killed builder leaves one.
+/// How old an unfinished replacement must be for its writer to be gone.
+const STALE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Removes what killed processes left in `dir`: lock files that nobody holds, and replacements of
+/// small files (`names::replace`) that were not finished.
 pub(super) fn remove_abandoned(dir: &Path) -> Result<(), CacheError> {
     for entry in std::fs::read_dir(dir).map_err(CacheError::io("list", dir))? {
         let path = entry.map_err(CacheError::io("list", dir))?.path();
-        if path.extension().is_none_or(|extension| extension != "lock") {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        if extension.starts_with("new-") {
+            let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
+            if modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > STALE)) {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        if extension != "lock" {
             continue;
         }
         let Ok(file) = File::open(&path) else { continue };

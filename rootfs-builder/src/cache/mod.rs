@@ -111,10 +111,14 @@ impl Cache {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(&keys).map_err(CacheError::io("create directory", &keys))?;
-        lock::remove_abandoned(&keys)?;
+        let names_dir = dir.join("names");
+        let names = Names::open(names_dir.clone())?;
+        for part in [&keys, &names_dir] {
+            lock::remove_abandoned(part)?;
+        }
         Ok(Self {
             store: Store::open(dir)?,
-            names: Names::open(dir.join("names"))?,
+            names,
             keys,
             dir: dir.into(),
             max_bytes,
@@ -171,6 +175,8 @@ impl Cache {
         name: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<NamedImage, CacheError> {
+        // Before the work.
+        name.map_or(Ok(()), names::check)?;
         let archive = Archive::open(archive, select, &self.dir, &self.limits)?;
         let key = Key::of_archive(archive.id());
         let image = self.find_or_build(
@@ -181,11 +187,7 @@ impl Cache {
         )?;
         let config = Some(archive.into_config());
         if let Some(name) = name {
-            self.names.set(&Tag {
-                name: name.into(),
-                image: image.digest.to_string(),
-                config: config.clone(),
-            })?;
+            self.name_image(name, &image, config.clone())?;
         }
         Ok(NamedImage { image, config })
     }
@@ -208,12 +210,11 @@ impl Cache {
         digest: &ImageDigest,
         config: Option<ImageConfiguration>,
     ) -> Result<(), CacheError> {
-        let image = digest.to_string();
         // Held while it gets its name, so that it is not evicted before.
-        let Some(_held) = self.store.get(digest)? else {
-            return Err(CacheError::NotFound { name: image });
-        };
-        self.names.set(&Tag { name: name.into(), image, config })
+        match self.store.get(digest)? {
+            Some(held) => self.name_image(name, &held, config),
+            None => Err(CacheError::NotFound { name: digest.to_string() }),
+        }
     }
 
     /// Returns the image that `name` (or a digest, or at least 8 of its first digits) stands for.
@@ -296,6 +297,18 @@ impl Cache {
     /// The cache cannot be read or written.
     pub fn prune(&self) -> Result<u64, CacheError> {
         self.evict_to(0)
+    }
+
+    /// Gives a held image a name; from now on it must survive a power cut.
+    fn name_image(
+        &self,
+        name: &str,
+        image: &CachedImage,
+        config: Option<ImageConfiguration>,
+    ) -> Result<(), CacheError> {
+        names::check(name)?;
+        store::make_durable(&image.file, &image.path)?;
+        self.names.set(&Tag { name: name.into(), image: image.digest.to_string(), config })
     }
 
     fn image_for_plan(

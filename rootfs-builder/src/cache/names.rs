@@ -42,9 +42,7 @@ impl Names {
 
     /// Makes `tag.name` stand for `tag`, also if it stood for another image.
     pub(super) fn set(&self, tag: &Tag) -> Result<(), CacheError> {
-        if !is_valid(&tag.name) {
-            return Err(CacheError::BadName { name: tag.name.clone() });
-        }
+        check(&tag.name)?;
         let path = self.path_of(&tag.name);
         let json = serde_json::to_vec_pretty(tag).map_err(CacheError::io("encode", &path))?;
         replace(&path, &json)
@@ -99,6 +97,10 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
     })
 }
 
-fn is_valid(name: &str) -> bool {
-    (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+/// Refuses what cannot be a name.
+pub(super) fn check(name: &str) -> Result<(), CacheError> {
+    if (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(CacheError::BadName { name: name.into() })
 }

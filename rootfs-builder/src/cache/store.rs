@@ -154,9 +154,7 @@ impl Store {
     ) -> Result<CachedImage, CacheError> {
         let path = self.path_of(digest);
         if durability == Durability::Now {
-            draft.file.sync_data().map_err(CacheError::io("write to disk", &path))?;
-            let mode = fs::Permissions::from_mode(DURABLE);
-            draft.file.set_permissions(mode).map_err(CacheError::io("set mode of", &path))?;
+            make_durable(&draft.file, &path)?;
         }
         // Held until it is opened under its name, so that no eviction comes in between.
         lock::wait(&draft.file, FlockOperation::LockShared, &path)?;
@@ -258,6 +256,17 @@ impl Store {
     }
 }
 
+/// Writes an image to the disk, and marks it as durable, unless it is.
+pub(super) fn make_durable(file: &File, path: &Path) -> Result<(), CacheError> {
+    let metadata = file.metadata().map_err(CacheError::io("read metadata of", path))?;
+    if metadata.mode() & 0o7777 != DURABLE {
+        file.sync_data().map_err(CacheError::io("write to disk", path))?;
+        let mode = fs::Permissions::from_mode(DURABLE);
+        file.set_permissions(mode).map_err(CacheError::io("set mode of", path))?;
+    }
+    Ok(())
+}
+
 /// Marks a volatile image as durable, once that costs nothing.
 fn settle(file: &File, metadata: &fs::Metadata) {
     if metadata.mode() & 0o7777 == DURABLE {
@@ -278,4 +287,47 @@ fn digest_of(name: &str) -> Option<ImageDigest> {
 fn is_unsupported(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
     [Errno::OPNOTSUPP, Errno::ISDIR, Errno::INVAL].iter().any(|e| errno == Some(e.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn named_draft_is_published_or_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let names = || {
+            let entries = fs::read_dir(dir.path()).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name != "boot").collect::<Vec<_>>()
+        };
+        drop(store.named_draft().unwrap());
+        assert!(names().is_empty());
+
+        let digest = ImageDigest::from_hex(&"5".repeat(64)).unwrap();
+        for content in ["first", "equal, by its digest"] {
+            let mut draft = store.named_draft().unwrap();
+            draft.file.write_all(content.as_bytes()).unwrap();
+            let image = store.publish(draft, &digest, Durability::Later).unwrap();
+            assert_eq!(fs::read(&image.path).unwrap(), b"first");
+            assert_eq!(names(), [format!("{PREFIX}{}{SUFFIX}", digest.hex())]);
+        }
+    }
+
+    #[test]
+    fn abandoned_named_draft_is_removed_at_the_next_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(format!("{TEMPORARY}1-1"));
+        let old = SystemTime::now() - 2 * WRITEBACK;
+        File::create(&left).unwrap().set_modified(old).unwrap();
+        let held = File::create(dir.path().join(format!("{TEMPORARY}1-2"))).unwrap();
+        held.set_modified(old).unwrap();
+        lock::wait(&held, FlockOperation::LockShared, dir.path()).unwrap();
+        Store::open(dir.path()).unwrap();
+        assert!(!left.exists());
+        assert!(lock::is_linked(&held, dir.path()).unwrap());
+    }
 }

@@ -65,6 +65,7 @@ impl OpenContent {
 
     /// Returns the ranges that hold data, in order; the rest are holes.
     pub(super) fn data_ranges(&self) -> Result<Vec<Range<u64>>, WriteError> {
+        let whole = 0..self.size;
         let mut ranges = Vec::new();
         let mut position = 0;
         while position < self.size {
@@ -72,7 +73,7 @@ impl OpenContent {
                 Ok(start) => start,
                 Err(Errno::NXIO) => break,
                 // The file system does not know holes.
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(vec![0..self.size]),
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(vec![whole]),
                 Err(errno) => return Err(self.seek_error(errno)),
             };
             let end = rustix::fs::seek(&*self.file, SeekFrom::Hole(start))

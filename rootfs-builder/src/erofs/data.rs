@@ -7,10 +7,11 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 use super::appender::{Appender, PIECE_BYTES};
+use super::chunks::Chunks;
 use super::content::{ContentReader, OpenContent};
 use super::digest::DigestBuilder;
 use super::order::Order;
-use super::{BLOCK_BYTES, WriteError, inode};
+use super::{WriteError, inode};
 use crate::progress::{Phase, Progress};
 use crate::tree::{Content, Kind, Meta, Tree};
 
@@ -24,12 +25,6 @@ pub const INLINE_MAX: u64 = 2048;
 const INLINE_CACHE_BYTES: usize = 32 << 20;
 /// A file with fewer bytes in holes is written whole: it can then be a plain file.
 const MIN_HOLE_BYTES: u64 = 64 << 10;
-/// The most entries in the chunk map of a sparse file, unless chunks reach the format's limit.
-const MAX_CHUNKS: u64 = 1 << 16;
-/// The format stores the chunk size as up to 31 more bits than a block has.
-const MAX_CHUNK_BITS: u8 = 12 + 31;
-/// A chunk that is not stored.
-const HOLE: u32 = u32::MAX;
 
 /// Where the data of an inode is.
 #[derive(Clone, Debug)]
@@ -40,8 +35,8 @@ pub(super) enum Placement {
     Inline(Option<Box<[u8]>>),
     /// In consecutive blocks.
     Plain { block: u32 },
-    /// In chunks of 2^`bits` bytes.
-    Chunks { bits: u8, map: Vec<u32> },
+    /// In chunks; `blocks` has the first block of each run of them.
+    Chunks { chunks: Chunks, blocks: Vec<u32> },
 }
 
 /// What [`DataWriter`] met.
@@ -126,10 +121,16 @@ impl<'a, 'i> DataWriter<'a, 'i> {
         let open = self.reader.open(content)?;
         if content.may_have_holes {
             let ranges = open.data_ranges()?;
-            let (bits, map) = chunk_map(content.size, &ranges);
-            let holes = hole_bytes(content.size, bits, &map);
+            let holes = content.size - ranges.iter().map(|r| r.end - r.start).sum::<u64>();
             if holes >= MIN_HOLE_BYTES {
-                return self.write_chunks(content.size, &open, bits, map, holes);
+                let chunks = Chunks::of(content.size, &ranges).ok_or_else(|| {
+                    let path = String::from_utf8_lossy(name).into_owned();
+                    WriteError::TooSparse { path, bytes: content.size }
+                })?;
+                // Many small holes may fill no chunk: then it is a plain file.
+                if chunks.hole_bytes() > 0 {
+                    return self.write_chunks(content.size, &open, chunks);
+                }
             }
         }
         let fits = inode::fits_behind(xattrs.len(), content.size);
@@ -181,23 +182,19 @@ impl<'a, 'i> DataWriter<'a, 'i> {
         &mut self,
         size: u64,
         open: &OpenContent,
-        bits: u8,
-        mut map: Vec<u32>,
-        holes: u64,
+        chunks: Chunks,
     ) -> Result<Placement, WriteError> {
         let mut hash = Sha256::new();
-        for (index, block) in map.iter_mut().enumerate() {
-            if *block != HOLE {
-                *block = self.image.block()?;
-                let start = (index as u64) << bits;
-                self.copy(open, start..size.min(start + (1 << bits)), &mut hash)?;
-                self.image.pad()?;
-            }
+        let mut blocks = Vec::new();
+        for range in chunks.stored() {
+            blocks.push(self.image.block()?);
+            self.copy(open, range, &mut hash)?;
+            self.image.pad()?;
         }
-        self.counts.hole_bytes += holes;
+        self.counts.hole_bytes += chunks.hole_bytes();
         self.counts.chunked_files += 1;
         self.record(size, &hash.finalize().into());
-        Ok(Placement::Chunks { bits, map })
+        Ok(Placement::Chunks { chunks, blocks })
     }
 
     /// Appends a range of a file, and hashes it.
@@ -232,46 +229,4 @@ impl<'a, 'i> DataWriter<'a, 'i> {
 /// Says whether the file is one that programs map, whatever its size.
 fn is_mapped(meta: &Meta, name: &[u8]) -> bool {
     meta.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so")
-}
-
-/// Returns the chunk size, as a power of two, and the map of a file with data in `ranges`: holes
-/// are [`HOLE`], the others still 0.
-fn chunk_map(size: u64, ranges: &[Range<u64>]) -> (u8, Vec<u32>) {
-    let mut bits = BLOCK_BYTES.trailing_zeros() as u8;
-    while size.div_ceil(1 << bits) > MAX_CHUNKS && bits < MAX_CHUNK_BITS {
-        bits += 1;
-    }
-    let mut map = vec![HOLE; size.div_ceil(1 << bits) as usize];
-    for range in ranges {
-        let first = (range.start >> bits) as usize;
-        let end = range.end.div_ceil(1 << bits) as usize;
-        map[first..end].fill(0);
-    }
-    (bits, map)
-}
-
-fn hole_bytes(size: u64, bits: u8, map: &[u32]) -> u64 {
-    let chunks = map.iter().enumerate().filter(|(_, block)| **block == HOLE);
-    chunks.map(|(index, _)| (size - ((index as u64) << bits)).min(1 << bits)).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunk_map_marks_only_chunks_without_data() {
-        let (bits, map) = chunk_map(20_000, &[0..1, 8191..8193]);
-        assert_eq!((bits, map), (12, vec![0, 0, 0, HOLE, HOLE]));
-        assert_eq!(hole_bytes(20_000, 12, &[0, 0, 0, HOLE, HOLE]), 20_000 - 3 * 4096);
-    }
-
-    #[test]
-    fn chunk_map_of_a_huge_file_stays_small() {
-        let (bits, map) = chunk_map(1 << 40, &[]);
-        assert_eq!((bits, map.len()), (24, 1 << 16));
-        // The largest file that Linux knows.
-        let (bits, map) = chunk_map(i64::MAX as u64, &[]);
-        assert!(bits <= MAX_CHUNK_BITS && map.len() <= 1 << 20);
-    }
 }

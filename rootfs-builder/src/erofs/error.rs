@@ -37,6 +37,14 @@ pub enum WriteError {
         /// Size reached.
         bytes: u64,
     },
+    /// A sparse file would need chunks so large that they were mostly zeros.
+    #[error("sparse file {path:?} of {bytes} bytes is too large for an image; make it smaller")]
+    TooSparse {
+        /// A name of the file, without its directories.
+        path: String,
+        /// Its size.
+        bytes: u64,
+    },
     /// One file's extended attributes are more than an inode can have.
     #[error("extended attributes of {path:?} take {bytes} bytes, more than EROFS allows")]
     XattrsTooLarge {

@@ -109,7 +109,7 @@ impl<'a, 'i> MetaWriter<'a, 'i> {
             let head = INODE_BYTES + self.xattrs[id].len() as u64;
             let (together, bytes) = match &self.placements[id] {
                 Placement::Inline(_) => (head + self.sizes[id], head + self.sizes[id]),
-                Placement::Chunks { map, .. } => (INODE_BYTES, head + 4 * map.len() as u64),
+                Placement::Chunks { chunks, .. } => (INODE_BYTES, head + chunks.map_bytes()),
                 Placement::Nothing | Placement::Plain { .. } => (INODE_BYTES, head),
             };
             if offset % BLOCK_BYTES + together > BLOCK_BYTES {
@@ -143,8 +143,8 @@ impl<'a, 'i> MetaWriter<'a, 'i> {
             Placement::Nothing => (LAYOUT_PLAIN, device_number(&inode.kind)),
             Placement::Inline(_) => (LAYOUT_INLINE, 0),
             Placement::Plain { block } => (LAYOUT_PLAIN, *block),
-            Placement::Chunks { bits, .. } => {
-                (LAYOUT_CHUNKS, u32::from(*bits) - BLOCK_BYTES.trailing_zeros())
+            Placement::Chunks { chunks, .. } => {
+                (LAYOUT_CHUNKS, u32::from(chunks.bits) - BLOCK_BYTES.trailing_zeros())
             }
         };
         bytes.extend((EXTENDED | layout << 1).to_le_bytes());
@@ -166,9 +166,7 @@ impl<'a, 'i> MetaWriter<'a, 'i> {
     /// Appends what sits behind the inode and its attributes.
     fn encode_tail(&mut self, id: InodeId, bytes: &mut Vec<u8>) -> Result<(), WriteError> {
         match (&self.tree.inodes[id].kind, &self.placements[id]) {
-            (_, Placement::Chunks { map, .. }) => {
-                bytes.extend(map.iter().flat_map(|block| block.to_le_bytes()));
-            }
+            (_, Placement::Chunks { chunks, blocks }) => chunks.encode(blocks, bytes),
             (Kind::Directory(_), Placement::Inline(_)) => bytes.extend(self.encode_directory(id)),
             (Kind::Symlink(target), Placement::Inline(_)) => bytes.extend(target),
             (Kind::File(_), Placement::Inline(Some(data))) => bytes.extend(data),

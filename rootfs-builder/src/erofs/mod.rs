@@ -33,6 +33,7 @@
 //! that stores zeros as data may change the image.
 
 mod appender;
+mod chunks;
 mod content;
 mod data;
 mod digest;
