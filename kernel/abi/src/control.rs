@@ -409,11 +409,7 @@ impl Event {
         let mut from = Reader::new(message);
         let event = match from.u8()? {
             1 => Self::Spawned { key: from.u32()?, pid: from.u32()? },
-            2 => Self::SpawnFailed {
-                key: from.u32()?,
-                errno: from.u32()?,
-                reason: from.bytes()?,
-            },
+            2 => Self::SpawnFailed { key: from.u32()?, errno: from.u32()?, reason: from.bytes()? },
             3 => Self::Exited { key: from.u32()?, status: from.u32()? },
             4 => Self::OutOfMemory { pid: from.u32()? },
             5 => Self::Log { text: from.bytes()? },
