@@ -366,7 +366,7 @@ impl Container {
             what: format!("update of container {:?}", self.id),
             reason: "it has no cgroup of its own; create it with one".into(),
         })?;
-        cgroup.update(&resources)
+        cgroup.update(&resources, self.pid())
     }
 
     /// Forgets an exec that has ended or was never started, or, for "", reaps the VMM and removes
