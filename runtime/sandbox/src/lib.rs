@@ -28,9 +28,11 @@ mod reader;
 mod spec;
 mod state;
 mod stdio;
+#[cfg(test)]
+mod tests;
 mod vm;
 
-pub use container::Container;
+pub use container::{Container, ExitCallback};
 pub use error::Error;
 pub use pod::{Pod, PodOptions};
 pub use spec::{ContainerSpec, Limits, Stdio, Stream, VMM_OVERHEAD_BYTES};
