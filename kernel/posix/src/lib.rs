@@ -34,6 +34,8 @@ pub mod process;
 pub mod services;
 pub mod sync;
 pub mod syscall;
+#[cfg(test)]
+mod testing;
 pub mod wait;
 
 pub use errno::Errno;

@@ -257,6 +257,16 @@ impl Task {
         self.resources.lock().as_ref().map(|resources| resources.files.clone())
     }
 
+    /// Replaces its descriptors (close_range with CLOSE_RANGE_UNSHARE); what it had is closed if
+    /// nobody else has it.
+    pub(crate) fn set_files(&self, files: Arc<Lock<FdTable>>) {
+        let before = {
+            let mut resources = self.resources.lock();
+            resources.as_mut().map(|own| core::mem::replace(&mut own.files, files))
+        };
+        drop(before);
+    }
+
     /// Its directories; `None` when it is over.
     pub fn fs(&self) -> Option<Arc<Lock<FsContext>>> {
         self.resources.lock().as_ref().map(|resources| resources.fs.clone())
