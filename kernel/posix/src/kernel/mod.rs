@@ -16,7 +16,7 @@ mod schedule;
 mod timers;
 mod trap;
 
-use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
+use alloc::{collections::BTreeSet, string::String, sync::Arc, vec::Vec};
 
 use trine_abi::{control::Event, window::Completion};
 use trine_machine::window::Request;
@@ -25,6 +25,7 @@ pub use self::timers::Timers;
 pub(crate) use self::command::Spawned;
 use self::schedule::Schedule;
 use crate::{
+    Errno,
     fs::FsContext,
     mm::vdso::Vdso,
     process::{Task, TaskRef},
@@ -93,7 +94,7 @@ pub struct Kernel {
     pub(crate) events: Vec<Event>,
     pub(crate) container: Option<FsContext>,
     /// Why the container could not be configured.
-    pub(crate) configure_error: Option<(crate::Errno, alloc::string::String)>,
+    pub(crate) configure_error: Option<(Errno, String)>,
     pub(crate) spawned: Vec<Spawned>,
     pub(crate) vdso: Option<Arc<Vdso>>,
     /// The container's first process ended with this status.
@@ -102,6 +103,9 @@ pub struct Kernel {
     unknown: BTreeSet<u64>,
     /// When the last piece of CPU time was accounted.
     accounted_ns: u64,
+    is_idle: bool,
+    /// Scratch memory of [`Kernel::drain_woken`].
+    woken: Vec<u32>,
 }
 
 /// Names of the machine (uname(2)).
@@ -131,6 +135,8 @@ impl Kernel {
             vdso,
             init_status: None,
             unknown: BTreeSet::new(),
+            is_idle: true,
+            woken: Vec::new(),
         }
     }
 
@@ -153,15 +159,24 @@ impl Kernel {
 
     /// Takes the next task that is ready to run application code.
     pub fn next_task(&mut self) -> Option<TaskRef> {
+        if core::mem::take(&mut self.is_idle) {
+            // Nobody used the time that passed.
+            self.accounted_ns = self.services.monotonic_ns();
+        }
         loop {
             self.drain_woken();
             self.expire_process_timers();
-            let task = self.pick()?;
+            let Some(task) = self.pick() else {
+                self.is_idle = true;
+                self.services.registry.set_current(None);
+                return None;
+            };
             if self.prepare(&task) {
                 self.services.registry.set_current(None);
                 self.account(&task, false);
                 return Some(task);
             }
+            self.account(&task, false);
         }
     }
 

@@ -4,6 +4,8 @@
 use alloc::{sync::{Arc, Weak}, vec::Vec};
 use core::sync::atomic::Ordering;
 
+use trine_abi::control::Event;
+
 use super::{
     Process, Task, TaskRef,
     signal::{SA_NOCLDWAIT, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SI_KERNEL, SigInfo},
@@ -79,6 +81,8 @@ impl Kernel {
             threads.is_empty()
         };
         self.services.registry.remove_task(task.tid());
+        // Closing a terminal may have hung it up.
+        self.send_terminal_signals();
         if last {
             let own = task.exit_status.load(Ordering::Relaxed);
             let status = process.group_exit.lock().unwrap_or(own);
@@ -285,8 +289,17 @@ impl Kernel {
                 process.pid,
                 pages * 4
             ));
-            self.events.push(trine_abi::control::Event::OutOfMemory { pid: process.pid });
+            self.events.push(Event::OutOfMemory { pid: process.pid });
             self.exit_group(process, SIGKILL);
+            // Its memory has to be free before whoever needs it tries again.  The task that is
+            // being served ends by itself, on its way back to application code.
+            let current = self.services.registry.current();
+            let threads = process.threads.lock().clone();
+            for thread in &threads {
+                if current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, thread)) {
+                    self.exit_thread(thread);
+                }
+            }
         }
     }
 
