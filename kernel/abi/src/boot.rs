@@ -40,6 +40,12 @@ pub struct BootInfo {
     pub monotonic_ns: u64,
     /// Guest-physical base of the window; [`crate::window::WINDOW_BYTES`] long; 0 = none.
     pub window: u64,
+    /// State components that XSAVE saves for a thread (XCR0 bits); 0 = FXSAVE only.
+    pub xsave_mask: u64,
+    /// Bytes of such an XSAVE area in standard format.
+    pub xsave_bytes: u32,
+    /// CPUID.1:EDX, for AT_HWCAP.
+    pub hwcap: u32,
     /// Fresh random bytes.
     pub seed: [u8; 32],
     /// The images; the first is the root file system.

@@ -72,8 +72,5 @@ pub const SELECTOR_TSS: u16 = 0x38;
 
 /// Interrupt vector that the VMM injects for preemption and notifications.
 pub const VECTOR_KICK: u8 = 0x40;
-/// Software interrupt by which ring 3 asks the nucleus for a privileged operation.
-pub const VECTOR_NUCLEUS: u8 = 0xf0;
-
 const _: () = assert!(CPU_AREAS + CPU_AREA_STRIDE * (MAX_VCPUS as u64) <= KERNEL_BASE);
 const _: () = assert!(KERNEL_BASE < RAM_MIN);

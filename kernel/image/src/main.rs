@@ -1,3 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
-//! (doc)
-fn main() {}
+//! `trine-kernel`: the guest kernel that the VMM loads.  It links nucleus, machine and personality,
+//! and is the loop between them.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "the entry point takes over the machine")]
+
+extern crate alloc;
+
+mod fpu;
+mod run;
+mod start;
+
+use trine_machine::{
+    channel::Channel,
+    cpu::{self, Cpu},
+    heap::{self, Heap},
+    window::Window,
+};
+use trine_posix::{
+    kernel::{BootOptions, FpuOps, Kernel, TscClock},
+    services::Services,
+};
+
+use crate::run::Machine;
+
+#[global_allocator]
+static HEAP: Heap = heap::new();
+
+/// The entry point's first call.
+extern "C" fn main() -> ! {
+    let () = trine_nucleus::LINKED;
+    // SAFETY: this is the guest, and these are its first and only calls of their kind.
+    let (info, arena) = unsafe {
+        let info = cpu::boot_info();
+        (info, cpu::arena(info))
+    };
+    cpu::clock_start(info);
+    heap::init(arena);
+    // SAFETY: the VMM mapped the window; vCPU 0 runs this, once.
+    let (window, cpu, channel) =
+        unsafe { (Window::of_guest(info), Cpu::new(0, info), Channel::new()) };
+    let (tsc_base, mult, base_ns) = cpu::clock_parameters();
+    let services = Services::new(
+        arena,
+        cpu::monotonic_ns,
+        info.realtime_ns.wrapping_sub(info.monotonic_ns),
+        window,
+        info.seed,
+    );
+    let options = BootOptions {
+        vcpus: info.vcpus,
+        hwcap: info.hwcap,
+        hwcap2: info.features << 1,
+        clock: TscClock { tsc_base, mult, base_ns },
+        fpu: FpuOps {
+            save_fn: fpu::save,
+            changed_fn: fpu::forget,
+            bytes: cpu.fpu_bytes(),
+            mask: info.xsave_mask,
+        },
+    };
+    fpu::init(cpu);
+    Machine { kernel: Kernel::new(services, options), channel, is_ready: false }.run()
+}

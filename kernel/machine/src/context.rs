@@ -50,6 +50,15 @@ pub struct Registers {
     pub reserved: [u32; 3],
 }
 
+/// Segment bases of an application thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bases {
+    /// FS base: thread-local storage.
+    pub fs: u64,
+    /// GS base.
+    pub gs: u64,
+}
+
 /// Why application code stopped running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trap {

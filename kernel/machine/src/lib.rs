@@ -13,21 +13,29 @@
 //! | [`arena`] | RAM: the free frames and the images |
 //! | [`frame`] | one 4 KiB frame, one page of an image |
 //! | [`space`] | an address space: four-level page tables that own their pages |
+//! | [`heap`] | the kernel's allocator |
 //! | [`context`] | what a thread leaves behind when it enters the kernel |
 //! | [`window`] | the kernel's end of the rings to the I/O server |
 //! | [`channel`] | the kernel's end of the control rings to the VMM |
 //! | [`cpu`] | this vCPU: running application code, VMM calls, the clock |
-#![cfg_attr(not(test), no_std)]
+#![no_std]
 #![expect(unsafe_code, reason = "this crate is where the guest kernel's unsafe code lives")]
 
+#[cfg(test)]
+#[macro_use]
+extern crate std;
+
 pub mod arena;
+pub mod channel;
 pub mod context;
+pub mod cpu;
 pub mod frame;
+pub mod heap;
 mod raw;
 pub mod space;
 pub mod window;
 
 pub use arena::Arena;
 pub use context::Registers;
-pub use frame::{Frame, ImagePage, Page};
+pub use frame::{Frame, HugeFrame, ImagePage, Page};
 pub use space::{Access, AddressSpace, OutOfMemory};

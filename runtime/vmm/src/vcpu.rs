@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A vCPU's thread: runs the guest, answers its calls, sleeps when it idles, injects kicks.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering},
+    },
+};
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use rustix::event::{PollFd, PollFlags};
+use trine_abi::{
+    layout::{CPU_AREAS, MMIO_CALL, PAGE_SIZE, VCPU_PAGES, VECTOR_KICK},
+    nucleus::{DATA_PAGE, EXCEPTION_STACK},
+    vcpu::{Call, TEXT_BYTES, VcpuPage},
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::{
+    Error,
+    machine::{self, clock_ns},
+    memory::Memory,
+    protocol::Cause,
+    tables::NUCLEUS,
+};
+
+const KICK_SIGNAL: libc::c_int = libc::SIGUSR1;
+
+/// What a vCPU thread and the rest of the VMM share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Why the VM ended, once it has.
+    pub end: Mutex<Option<(Cause, String)>>,
+    /// Written when the server must look: events, readiness, the end, leaving idle.
+    pub to_server: OwnedFd,
+    /// Completions from the I/O server.
+    pub notify: OwnedFd,
+    /// Wakes an idle vCPU: a command came, or the VM must stop.
+    pub wake: OwnedFd,
+    /// The guest put events on its ring or took commands.
+    pub control_moved: AtomicBool,
+    /// CLOCK_MONOTONIC of the first application instruction, once; 0 before.
+    pub ready_ns: std::sync::atomic::AtomicU64,
+    /// The vCPU sleeps in the VMM.
+    pub idle: AtomicBool,
+    /// The server sleeps without a tick: whoever leaves idle must wake it.
+    pub server_sleeps: AtomicBool,
+    /// Stop as soon as possible.
+    pub stop: AtomicBool,
+    /// Stand still; the flag under the lock is "paused".
+    pub paused: Mutex<bool>,
+    /// Signalled when `paused` ends.
+    pub resumed: Condvar,
+    /// The vCPU stands still because of `paused`.
+    pub standing: AtomicBool,
+    want_kick: AtomicBool,
+    thread: AtomicI32,
+    immediate_exit: Mutex<Option<ImmediateExit>>,
+}
+
+/// The `immediate_exit` byte of a vCPU's run structure, which makes KVM_RUN return at once.
+#[derive(Debug)]
+struct ImmediateExit(*const AtomicU8);
+
+// SAFETY: an atomic byte in a mapping that lives until the vCPU thread has taken it back.
+unsafe impl Send for ImmediateExit {}
+
+impl Shared {
+    /// Makes the shared state.
+    pub fn new(to_server: OwnedFd, notify: OwnedFd, wake: OwnedFd) -> Self {
+        Self {
+            end: Mutex::new(None),
+            to_server,
+            notify,
+            wake,
+            control_moved: AtomicBool::new(false),
+            ready_ns: std::sync::atomic::AtomicU64::new(0),
+            idle: AtomicBool::new(false),
+            server_sleeps: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            paused: Mutex::new(false),
+            resumed: Condvar::new(),
+            standing: AtomicBool::new(false),
+            want_kick: AtomicBool::new(false),
+            thread: AtomicI32::new(0),
+            immediate_exit: Mutex::new(None),
+        }
+    }
+
+    /// Makes the vCPU leave the guest; with `inject`, the guest gets a kick.
+    pub fn kick(&self, inject: bool) {
+        if inject {
+            self.want_kick.store(true, Ordering::SeqCst);
+        }
+        if let Some(exit) = &*lock(&self.immediate_exit) {
+            // SAFETY: the vCPU thread removes the pointer before its mapping goes away.
+            unsafe { &*exit.0 }.store(1, Ordering::SeqCst);
+        }
+        let thread = self.thread.load(Ordering::SeqCst);
+        if thread != 0 {
+            // SAFETY: signals a thread of this process, or nobody if it has just ended.
+            unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, KICK_SIGNAL) };
+        }
+        signal(&self.wake);
+    }
+
+    fn finish(&self, cause: Cause, reason: String) {
+        lock(&self.end).get_or_insert((cause, reason));
+        signal(&self.to_server);
+    }
+}
+
+/// Takes a lock; a thread that panicked aborted the process, so it is never poisoned.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Adds 1 to an eventfd.
+pub fn signal(event: &OwnedFd) {
+    // It can only fail when the counter is full, and then the reader has enough to do.
+    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+}
+
+/// Empties an eventfd.
+pub fn drain(event: &OwnedFd) {
+    // Nothing to read is fine.
+    let _ = rustix::io::read(event, &mut [0; 8]);
+}
+
+/// Lets signals interrupt KVM_RUN.
+///
+/// # Errors
+/// If the handler cannot be installed.
+pub fn install_signal_handler() -> Result<(), Error> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: a zeroed sigaction is a valid one.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    action.sa_sigaction = nothing as *const () as usize;
+    // SAFETY: the handler does nothing, so it is safe at any time.
+    let result = unsafe { libc::sigaction(KICK_SIGNAL, &raw const action, core::ptr::null_mut()) };
+    if result != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Error::host("install a signal handler", error));
+    }
+    Ok(())
+}
+
+/// Runs a vCPU until the VM ends.
+pub fn run(mut vcpu: VcpuFd, index: u64, memory: &Memory, shared: &Arc<Shared>) {
+    shared.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::SeqCst);
+    let exit = &raw const vcpu.get_kvm_run().immediate_exit;
+    *lock(&shared.immediate_exit) = Some(ImmediateExit(exit.cast()));
+    let page = Page { ram: memory.ram.clone(), base: VCPU_PAGES + index * PAGE_SIZE };
+    let (cause, reason) = match (Loop { vcpu: &mut vcpu, page, memory, shared }).run() {
+        Ok(end) => end,
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            (Cause::Host, format!("{error}{}", source.unwrap_or_default()))
+        }
+    };
+    *lock(&shared.immediate_exit) = None;
+    shared.finish(cause, reason);
+}
+
+struct Loop<'a> {
+    vcpu: &'a mut VcpuFd,
+    page: Page,
+    memory: &'a Memory,
+    shared: &'a Arc<Shared>,
+}
+
+impl Loop<'_> {
+    fn run(&mut self) -> Result<(Cause, String), Error> {
+        loop {
+            self.stand_while_paused();
+            if self.shared.stop.load(Ordering::SeqCst) {
+                return Ok((Cause::Stopped, "stopped".into()));
+            }
+            self.inject_kick()?;
+            let call = match self.vcpu.run() {
+                Ok(VcpuExit::MmioWrite(MMIO_CALL, data)) => match data.try_into() {
+                    Ok(bytes) => u32::from_le_bytes(bytes),
+                    Err(_) => return Ok(bad("a call of the wrong size")),
+                },
+                Ok(VcpuExit::IrqWindowOpen | VcpuExit::Intr) => continue,
+                Ok(VcpuExit::Shutdown) => return Ok(bad("triple fault")),
+                Ok(VcpuExit::MmioWrite(address, _) | VcpuExit::MmioRead(address, _)) => {
+                    return Ok(bad(&format!("access to unbacked address {address:#x}")));
+                }
+                Ok(VcpuExit::InternalError) => return Ok(bad("kvm cannot run an instruction")),
+                Ok(exit) => return Ok(bad(&format!("unexpected exit {exit:?}"))),
+                Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
+                    self.vcpu.set_kvm_immediate_exit(0);
+                    continue;
+                }
+                Err(error) if error.errno() == libc::EFAULT || error.errno() == libc::ENOMEM => {
+                    return Ok((
+                        Cause::OutOfMemory,
+                        "the host has no memory for the guest (or its cgroup's limit was met)"
+                            .into(),
+                    ));
+                }
+                Err(source) => return Err(Error::Kvm { action: "run a vcpu", source }),
+            };
+            match Call::from_guest(call) {
+                Some(Call::Idle) => self.idle(),
+                Some(Call::Control) => {
+                    self.shared.control_moved.store(true, Ordering::SeqCst);
+                    signal(&self.shared.to_server);
+                }
+                Some(Call::Ready) => {
+                    let now = clock_ns(rustix::time::ClockId::Monotonic);
+                    let ready = &self.shared.ready_ns;
+                    if ready.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                        signal(&self.shared.to_server);
+                    }
+                }
+                Some(Call::Release) => {
+                    self.memory.release(self.page.argument(0), self.page.argument(1));
+                }
+                Some(Call::PowerOff) => return Ok((Cause::PowerOff, "powered off".into())),
+                Some(Call::Panic) => {
+                    return Ok((Cause::Panic, format!("kernel panic: {}", self.page.text())));
+                }
+                None => return Ok(bad(&format!("unknown call {call}"))),
+            }
+        }
+    }
+
+    fn stand_while_paused(&self) {
+        let mut paused = lock(&self.shared.paused);
+        while *paused && !self.shared.stop.load(Ordering::SeqCst) {
+            if !self.shared.standing.swap(true, Ordering::SeqCst) {
+                signal(&self.shared.to_server);
+            }
+            paused =
+                self.shared.resumed.wait(paused).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        self.shared.standing.store(false, Ordering::SeqCst);
+    }
+
+    fn inject_kick(&mut self) -> Result<(), Error> {
+        if !self.shared.want_kick.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if self.page.kick() {
+            // The guest has not seen the last one: it will look around soon anyway.
+            self.shared.want_kick.store(false, Ordering::SeqCst);
+            return Ok(());
+        }
+        let run = self.vcpu.get_kvm_run();
+        let ready = run.ready_for_interrupt_injection != 0;
+        run.request_interrupt_window = u8::from(!ready);
+        if ready {
+            self.shared.want_kick.store(false, Ordering::SeqCst);
+            self.page.set_kick();
+            machine::inject(self.vcpu, VECTOR_KICK)?;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the guest's deadline, a completion, a command, or a stop.
+    fn idle(&self) {
+        self.shared.idle.store(true, Ordering::SeqCst);
+        let deadline = self.page.deadline_ns();
+        let now = clock_ns(rustix::time::ClockId::Monotonic);
+        if deadline > now {
+            let timeout = (deadline != u64::MAX).then(|| rustix::time::Timespec {
+                tv_sec: ((deadline - now) / 1_000_000_000) as i64,
+                tv_nsec: ((deadline - now) % 1_000_000_000) as i64,
+            });
+            let mut events = [
+                PollFd::from_borrowed_fd(self.shared.notify.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.shared.wake.as_fd(), PollFlags::IN),
+            ];
+            // An interrupted or failed poll is a spurious wake-up, which the guest allows.
+            let _ = rustix::event::poll(&mut events, timeout.as_ref());
+            let [notified, woken] = events.map(|event| !event.revents().is_empty());
+            if notified {
+                drain(&self.shared.notify);
+            }
+            if woken {
+                drain(&self.shared.wake);
+            }
+        }
+        // The guest looks around when this call returns: a kick would tell it nothing new.
+        self.shared.want_kick.store(false, Ordering::SeqCst);
+        self.shared.idle.store(false, Ordering::SeqCst);
+        if self.shared.server_sleeps.swap(false, Ordering::SeqCst) {
+            signal(&self.shared.to_server);
+        }
+    }
+}
+
+fn bad(what: &str) -> (Cause, String) {
+    (Cause::BadGuest, format!("guest failed: {what}"))
+}
+
+/// The shared page of a vCPU, read with care: the guest writes it at any time.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// RAM.
+    pub ram: GuestMemoryMmap<()>,
+    /// Guest-physical address of the page.
+    pub base: u64,
+}
+
+impl Page {
+    fn load_u64(&self, offset: usize) -> u64 {
+        let address = GuestAddress(self.base + offset as u64);
+        // The page is RAM by construction.
+        self.ram.load(address, Ordering::Relaxed).unwrap_or(0)
+    }
+
+    fn load_u32(&self, offset: usize) -> u32 {
+        let address = GuestAddress(self.base + offset as u64);
+        self.ram.load(address, Ordering::Relaxed).unwrap_or(0)
+    }
+
+    fn kick(&self) -> bool {
+        self.load_u32(core::mem::offset_of!(VcpuPage, kick)) != 0
+    }
+
+    fn set_kick(&self) {
+        let offset = core::mem::offset_of!(VcpuPage, kick) as u64;
+        // The page is RAM by construction.
+        let _ = self.ram.store(1_u32, GuestAddress(self.base + offset), Ordering::SeqCst);
+    }
+
+    /// Whether the guest wants a kick at every tick.
+    pub fn wants_tick(&self) -> bool {
+        self.load_u32(core::mem::offset_of!(VcpuPage, wants_tick)) != 0
+    }
+
+    /// When the guest's next timer is due.
+    pub fn deadline_ns(&self) -> u64 {
+        self.load_u64(core::mem::offset_of!(VcpuPage, deadline_ns))
+    }
+
+    fn argument(&self, index: usize) -> u64 {
+        self.load_u64(core::mem::offset_of!(VcpuPage, args) + index * 8)
+    }
+
+    /// A trap before the kernel could report one: what the CPU and the nucleus left behind.
+    fn early_trap(&self) -> String {
+        let data = CPU_AREAS + NUCLEUS + DATA_PAGE;
+        let word = |offset: u64| -> u64 {
+            self.ram.load(GuestAddress(data + offset), Ordering::Relaxed).unwrap_or(0)
+        };
+        let frame = EXCEPTION_STACK - DATA_PAGE - 40;
+        format!(
+            "early trap: vector {}, fault address {:#x}, error {:#x}, rip {:#x}, rsp {:#x}",
+            word(0x18),
+            word(0x10),
+            word(frame - 8),
+            word(frame),
+            word(frame + 24)
+        )
+    }
+
+    fn text(&self) -> String {
+        let bytes = self.load_u32(core::mem::offset_of!(VcpuPage, text_bytes)) as usize;
+        if bytes == 0 {
+            return self.early_trap();
+        }
+        let mut text = vec![0; bytes.min(TEXT_BYTES)];
+        let offset = core::mem::offset_of!(VcpuPage, text) as u64;
+        let _ = self.ram.read_slice(&mut text, GuestAddress(self.base + offset));
+        let text = String::from_utf8_lossy(&text);
+        // One line, printable: it goes into logs and messages.
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+}
