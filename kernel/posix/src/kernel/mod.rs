@@ -21,9 +21,9 @@ use alloc::{collections::BTreeSet, string::String, sync::Arc, vec::Vec};
 use trine_abi::{control::Event, window::Completion};
 use trine_machine::window::Request;
 
-pub use self::timers::Timers;
 pub(crate) use self::command::Spawned;
 use self::schedule::Schedule;
+pub use self::timers::Timers;
 use crate::{
     Errno,
     fs::FsContext,
@@ -197,10 +197,10 @@ impl Kernel {
         !self.schedule.is_empty() || !self.services.woken.lock().is_empty()
     }
 
-    /// The exit status of the container's first process, when it ended and everything that it wrote
-    /// was handed over and reported.
+    /// The exit status of the container's first process, when it and everything that the VMM
+    /// started has ended, and all that they wrote was handed over.  [`Kernel::take_events`] then
+    /// has the last events.
     pub fn finished(&self) -> Option<u32> {
-        let all_reported = self.spawned.is_empty() && self.events.is_empty();
-        self.init_status.filter(|_| all_reported)
+        self.init_status.filter(|_| self.all_ended())
     }
 }

@@ -39,8 +39,7 @@ impl Kernel {
         }
         run.queued = true;
         drop(run);
-        let queue =
-            if was_woken { &mut self.schedule.woken } else { &mut self.schedule.ready };
+        let queue = if was_woken { &mut self.schedule.woken } else { &mut self.schedule.ready };
         queue.push_back(task.clone());
     }
 

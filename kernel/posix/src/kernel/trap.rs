@@ -13,7 +13,7 @@ use crate::{
     mm::{Fault, FaultKind},
     process::{
         TaskRef,
-        signal::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SI_KERNEL, SigInfo},
+        signal::{SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SigInfo},
         task::{PendingCall, Phase},
     },
     syscall,
@@ -88,11 +88,10 @@ impl Kernel {
             Err(Stop::Errno(errno)) => {
                 if errno == Errno::NOMEM && self.take_out_of_memory() {
                     self.out_of_memory();
-                    self.hold_call(task, PendingCall {
-                        progress,
-                        restart: Restart::Always,
-                        deadline_ns: None,
-                    });
+                    self.hold_call(
+                        task,
+                        PendingCall { progress, restart: Restart::Always, deadline_ns: None },
+                    );
                     return;
                 }
                 errno.to_result()

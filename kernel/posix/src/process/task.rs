@@ -214,12 +214,7 @@ impl Task {
             fpu: Lock::new(Vec::new()),
             fs_base: AtomicU64::new(0),
             gs_base: AtomicU64::new(0),
-            run: Lock::new(Run {
-                phase: Phase::New,
-                queued: false,
-                call: None,
-                vfork_child: None,
-            }),
+            run: Lock::new(Run { phase: Phase::New, queued: false, call: None, vfork_child: None }),
             signals: Lock::new(TaskSignals::default()),
             name: Lock::new([0; 16]),
             clear_child_tid: AtomicU64::new(0),

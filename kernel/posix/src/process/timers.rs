@@ -6,7 +6,11 @@ use alloc::{collections::BTreeMap, sync::Arc};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::signal::SigInfo;
-use crate::{Kernel, services::ServicesRef, wait::{Ticket, Wake}};
+use crate::{
+    Kernel,
+    services::ServicesRef,
+    wait::{Ticket, Wake},
+};
 
 /// Number of ITIMER_REAL among a process's timers; POSIX timers have their own id plus 1.
 pub(crate) const ITIMER_REAL: u32 = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine as a whole: names, memory, random numbers.
 
-use alloc::vec;
+use alloc::{vec, vec::Vec};
 
 use crate::{
     Errno,
@@ -34,7 +34,7 @@ pub(super) fn sys_uname(cx: &mut Cx<'_>, at: u64) -> SysResult {
     Ok(0)
 }
 
-fn read_name(cx: &Cx<'_>, at: u64, bytes: u64) -> Result<vec::Vec<u8>, Errno> {
+fn read_name(cx: &Cx<'_>, at: u64, bytes: u64) -> Result<Vec<u8>, Errno> {
     if !cx.creds().has_cap(CAP_SYS_ADMIN) {
         return Err(Errno::PERM);
     }

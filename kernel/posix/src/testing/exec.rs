@@ -36,8 +36,10 @@ fn string(world: &World, task: &TaskRef, at: u64) -> Vec<u8> {
     task.mm().expect("alive").read_string(at, 4096).expect("mapped").expect("ends")
 }
 
+type Strings = Vec<Vec<u8>>;
+
 /// Arguments, environment and auxiliary vector as they are on the stack.
-fn stack(world: &World, task: &TaskRef) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<(u64, u64)>) {
+fn stack(world: &World, task: &TaskRef) -> (Strings, Strings, Vec<(u64, u64)>) {
     let mut at = task.registers.lock().rsp;
     assert!(at.is_multiple_of(16), "psABI: the stack is aligned at entry");
     let mut next = || {
@@ -159,8 +161,7 @@ fn spawn_failures_say_what_failed() {
     ];
     for (name, errno, reason) in cases {
         world.kernel.command(Command::Spawn(World::spec(0, &[name])));
-        let expected =
-            Event::SpawnFailed { key: 0, errno, reason: reason.as_bytes().to_vec() };
+        let expected = Event::SpawnFailed { key: 0, errno, reason: reason.as_bytes().to_vec() };
         assert_eq!(world.kernel.take_events(), [expected]);
     }
     assert!(world.kernel.services.registry.processes().is_empty());

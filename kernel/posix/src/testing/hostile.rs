@@ -35,12 +35,12 @@ fn parse_random_headers_never_panics() {
             file[at..at + 8].copy_from_slice(&random.nasty().to_le_bytes());
         }
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        if let Ok(header) = parse_header(&file[..64]) {
-            if let Ok(program) = parse_program(&header, &file[64..]) {
-                let (low, high) = program.span();
-                assert!(low <= high);
-                assert!(program.align().is_power_of_two());
-            }
+        if let Ok(header) = parse_header(&file[..64])
+            && let Ok(program) = parse_program(&header, &file[64..])
+        {
+            let (low, high) = program.span();
+            assert!(low <= high);
+            assert!(program.align().is_power_of_two());
         }
     }
 }
@@ -52,10 +52,10 @@ fn load_random_programs_ends_in_an_event() {
     for round in 0..300_u64 {
         let mut world = World::with_ram(4 << 20);
         let mut file = Builder::small().build();
-        let at = 64 + (random.next() % (2 * 56)) as usize & !7;
+        let at = (64 + (random.next() % (2 * 56)) as usize) & !7;
         file[at..at + 8].copy_from_slice(&random.nasty().to_le_bytes());
         if round % 3 == 0 {
-            let at = 16 + (random.next() % 48) as usize & !7;
+            let at = (16 + (random.next() % 48) as usize) & !7;
             file[at..at + 8].copy_from_slice(&random.nasty().to_le_bytes());
         }
         world.add_file("/bin/evil", 0o755, &file);

@@ -9,7 +9,14 @@ const ANONYMOUS: u64 = 0x22;
 const FIXED: u64 = 0x10;
 const NOREPLACE: u64 = 0x10_0000;
 
-fn mmap(world: &mut World, task: &TaskRef, at: u64, bytes: u64, prot: u64, flags: u64) -> super::Outcome {
+fn mmap(
+    world: &mut World,
+    task: &TaskRef,
+    at: u64,
+    bytes: u64,
+    prot: u64,
+    flags: u64,
+) -> super::Outcome {
     world.call(task, 9, &[at, bytes, prot, flags, u64::MAX, 0])
 }
 
@@ -100,7 +107,11 @@ fn mremap_grows_moves_and_keeps_contents() {
     let at = world.map(&init, 2 * PAGE);
     world.poke(&init, at, b"keep");
     mmap(&mut world, &init, at + 2 * PAGE, PAGE, 3, ANONYMOUS | FIXED).expect("a neighbour");
-    assert_eq!(world.call(&init, 25, &[at, 2 * PAGE, 4 * PAGE, 0, 0]), Err(Errno::NOMEM), "in the way");
+    assert_eq!(
+        world.call(&init, 25, &[at, 2 * PAGE, 4 * PAGE, 0, 0]),
+        Err(Errno::NOMEM),
+        "in the way"
+    );
     let moved = world.call(&init, 25, &[at, 2 * PAGE, 64 * PAGE, 1, 0]).expect("moves");
     assert_ne!(moved, at);
     assert_eq!(world.peek::<4>(&init, moved), *b"keep");
@@ -133,7 +144,7 @@ fn madvise_dontneed_zeroes_at_once() {
 
 #[test]
 fn stack_grows_down_to_its_limit() {
-    let (mut world, init) = World::with_init();
+    let (world, init) = World::with_init();
     let rsp = init.registers.lock().rsp;
     world.poke(&init, rsp - (1 << 20), b"deep");
     assert_eq!(world.peek::<4>(&init, rsp - (1 << 20)), *b"deep");
@@ -158,12 +169,42 @@ fn faults_bring_in_a_growing_window() {
 }
 
 #[test]
+fn long_sequences_of_faults_use_large_pages_that_can_be_split() {
+    let (mut world, init) = World::with_init();
+    let bytes = 8 << 20;
+    let at = world.map(&init, bytes);
+    let mm = init.mm().expect("alive");
+    let mut faults = 0;
+    for page in 0..bytes / PAGE {
+        if !mm.space.lock().is_mapped(at + page * PAGE) {
+            world.touch(&init, at + page * PAGE, true);
+            faults += 1;
+        }
+        world.poke(&init, at + page * PAGE, &page.to_le_bytes());
+    }
+    assert!(faults < 40, "{faults} faults for 8 MiB");
+    let middle = at + bytes / 2 + 5 * PAGE;
+    assert_eq!(world.call(&init, 10, &[middle, PAGE, 1]), Ok(0));
+    assert_eq!(world.call(&init, 28, &[middle + PAGE, PAGE, 4]), Ok(0));
+    let child = world.fork(&init);
+    world.poke(&init, middle + 2 * PAGE, b"new");
+    for page in 0..bytes / PAGE {
+        let expected = if at + page * PAGE == middle + PAGE { 0 } else { page };
+        assert_eq!(world.peek_u64(&child, at + page * PAGE), expected);
+    }
+}
+
+#[test]
 fn file_mapping_private_shared_and_beyond_the_end() {
     let (mut world, init) = World::with_init();
     world.add_file("/bin/data", 0o644, &[b'a'; 5000]);
     let context = world.context();
     let file = {
-        use crate::fs::{open::{How, Opener}, types::OpenFlags, walk::Walk};
+        use crate::fs::{
+            open::{How, Opener},
+            types::OpenFlags,
+            walk::Walk,
+        };
         let how = How { flags: OpenFlags::RDWR, mode: 0, walk: Walk::empty() };
         let opener = Opener { ticket: None, task: 0 };
         let creds = crate::process::Creds::root();

@@ -79,7 +79,7 @@ impl World {
         let root = Location { dentry: mount.root().clone(), mount };
         let mut kernel = Kernel::new(services, BootOptions::default());
         kernel.container = Some(FsContext::new(vfs, root));
-        let mut world = Self { kernel, events: Vec::new() };
+        let world = Self { kernel, events: Vec::new() };
         world.add_dir("bin");
         world.add_file("/bin/init", 0o755, &elf::Builder::small().build());
         world
@@ -151,7 +151,12 @@ impl World {
     }
 
     /// Makes a system call; `None` if it blocks.
-    pub(crate) fn try_call(&mut self, task: &TaskRef, number: u64, args: &[u64]) -> Option<Outcome> {
+    pub(crate) fn try_call(
+        &mut self,
+        task: &TaskRef,
+        number: u64,
+        args: &[u64],
+    ) -> Option<Outcome> {
         {
             let mut registers = task.registers.lock();
             let mut values = args.iter().copied().chain(std::iter::repeat(0));
@@ -174,11 +179,7 @@ impl World {
     /// What is in RAX.
     pub(crate) fn result(task: &TaskRef) -> Outcome {
         let value = task.registers.lock().rax.cast_signed();
-        if (-4095..0).contains(&value) {
-            Err(errno(-value))
-        } else {
-            Ok(value.cast_unsigned())
-        }
+        if (-4095..0).contains(&value) { Err(errno(-value)) } else { Ok(value.cast_unsigned()) }
     }
 
     /// Makes a system call that must not block.
@@ -238,10 +239,29 @@ impl World {
 /// An errno by number.
 fn errno(number: i64) -> Errno {
     let all = [
-        Errno::PERM, Errno::NOENT, Errno::SRCH, Errno::INTR, Errno::IO, Errno::TOO_BIG,
-        Errno::NOEXEC, Errno::BADF, Errno::CHILD, Errno::AGAIN, Errno::NOMEM, Errno::ACCES,
-        Errno::FAULT, Errno::EXIST, Errno::NOTDIR, Errno::INVAL, Errno::NOSYS, Errno::LOOP,
-        Errno::NAMETOOLONG, Errno::LIBBAD, Errno::TIMEDOUT, Errno::OVERFLOW, Errno::ISDIR,
+        Errno::PERM,
+        Errno::NOENT,
+        Errno::SRCH,
+        Errno::INTR,
+        Errno::IO,
+        Errno::TOO_BIG,
+        Errno::NOEXEC,
+        Errno::BADF,
+        Errno::CHILD,
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::ACCES,
+        Errno::FAULT,
+        Errno::EXIST,
+        Errno::NOTDIR,
+        Errno::INVAL,
+        Errno::NOSYS,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+        Errno::LIBBAD,
+        Errno::TIMEDOUT,
+        Errno::OVERFLOW,
+        Errno::ISDIR,
     ];
     let found = all.into_iter().find(|errno| i64::from(errno.number()) == number);
     found.unwrap_or_else(|| panic!("errno {number} is not expected in a test"))

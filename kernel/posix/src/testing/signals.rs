@@ -4,7 +4,10 @@
 use trine_machine::context::Trap;
 
 use super::{World, pass_ns};
-use crate::{Errno, process::{TaskRef, task::Phase}};
+use crate::{
+    Errno,
+    process::{TaskRef, task::Phase},
+};
 
 const HANDLER: u64 = 0x40_0300;
 const RESTORER: u64 = 0x40_0400;
@@ -15,7 +18,8 @@ const SA_RESTART: u64 = 0x1000_0000;
 
 fn handle(world: &mut World, task: &TaskRef, signal: u64, flags: u64) {
     let at = world.map(task, 4096);
-    for (index, word) in [HANDLER, flags | SA_RESTORER | SA_SIGINFO, RESTORER, 0].iter().enumerate() {
+    for (index, word) in [HANDLER, flags | SA_RESTORER | SA_SIGINFO, RESTORER, 0].iter().enumerate()
+    {
         world.poke(task, at + 8 * index as u64, &word.to_le_bytes());
     }
     world.call(task, 13, &[signal, at, 0, 8]).expect("sigaction");
