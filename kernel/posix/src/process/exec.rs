@@ -229,7 +229,7 @@ impl Kernel {
         } else {
             0
         };
-        if high.checked_add(bias).is_none_or(|end| end > HIGHEST) {
+        if high.wrapping_add(bias) > HIGHEST {
             return Err(Errno::NOMEM);
         }
         let data_end = program.map(&mm, &request.file, bias)?;

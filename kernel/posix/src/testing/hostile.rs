@@ -70,6 +70,20 @@ fn load_random_programs_ends_in_an_event() {
 }
 
 #[test]
+fn load_interpreter_path_from_nowhere_fails() {
+    for offset in [u64::MAX, u64::MAX - 8, 1 << 62, 1 << 40] {
+        let mut file = Builder::pie().with_interpreter("/bin/ld").build();
+        let third = 64 + 2 * 56;
+        file[third + 8..third + 16].copy_from_slice(&offset.to_le_bytes());
+        let mut world = World::with_ram(4 << 20);
+        world.add_file("/bin/evil", 0o755, &file);
+        world.kernel.command(Command::Spawn(World::spec(0, &["/bin/evil"])));
+        let events = world.kernel.take_events();
+        assert!(matches!(events[..], [Event::SpawnFailed { errno: 8, .. }]), "{events:?}");
+    }
+}
+
+#[test]
 fn load_truncated_program_fails() {
     let whole = Builder::small().build();
     for bytes in [0, 4, 63, 64, 100, 64 + 111] {

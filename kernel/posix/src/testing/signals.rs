@@ -257,6 +257,23 @@ fn timers_send_their_signals() {
 }
 
 #[test]
+fn timers_of_absurd_length_do_no_harm() {
+    let (mut world, init) = World::with_init();
+    handle(&mut world, &init, 14, 0);
+    let at = world.map(&init, 4096);
+    let far = (i64::MAX).cast_unsigned();
+    for (slot, value) in [(0, far), (8, 999_999), (16, 0), (24, 1)] {
+        world.poke(&init, at + slot, &value.to_le_bytes());
+    }
+    assert_eq!(world.call(&init, 38, &[0, at, 0]), Ok(0));
+    pass_ns(1_000_000);
+    world.kernel.tick();
+    world.kick(&init);
+    assert_eq!(init.registers.lock().rip, HANDLER);
+    assert!(world.call(&init, 37, &[0]).expect("alarm") > 0, "the interval is armed");
+}
+
+#[test]
 fn sigreturn_with_a_bad_frame_kills_and_takes_no_flags() {
     let (mut world, init) = World::with_init();
     let child = world.fork(&init);
