@@ -26,8 +26,11 @@ fn build_tree(dir: &Path) {
     let many = dir.join("many");
     fs::create_dir(&many).expect("a directory");
     for number in 0..700 {
-        fs::write(many.join(std::format!("entry-{:04}-{}", number * 37 % 700, "x".repeat(number % 60))), [])
-            .expect("a file");
+        fs::write(
+            many.join(std::format!("entry-{:04}-{}", number * 37 % 700, "x".repeat(number % 60))),
+            [],
+        )
+        .expect("a file");
     }
     fs::create_dir_all(dir.join("deep/er/and/deeper")).expect("directories");
     fs::create_dir(dir.join("empty")).expect("a directory");
@@ -124,12 +127,8 @@ fn compare(image: &Erofs, bytes: &[u8], nid: u64, path: &Path) -> usize {
     count
 }
 
-const LAYOUTS: [&[&str]; 4] = [
-    &["-Enoinline_data"],
-    &[],
-    &["-Eforce-inode-extended"],
-    &["--chunksize=8192"],
-];
+const LAYOUTS: [&[&str]; 4] =
+    [&["-Enoinline_data"], &[], &["-Eforce-inode-extended"], &["--chunksize=8192"]];
 
 #[test]
 fn every_layout_reads_as_the_tree_it_was_made_of() {

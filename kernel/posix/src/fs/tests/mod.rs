@@ -51,7 +51,11 @@ pub(super) fn make_image(dir: &Path, options: &[&str]) -> Option<Vec<u8>> {
             None
         }
         Ok(output) => {
-            assert!(output.status.success(), "{}", std::string::String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{}",
+                std::string::String::from_utf8_lossy(&output.stderr)
+            );
             Some(std::fs::read(&file).expect("the image"))
         }
     }

@@ -96,9 +96,8 @@ impl World {
 
     fn parent(&self, path: &str) -> Result<(Location, Vec<u8>), Errno> {
         let found =
-            self.context.parent_of(&self.creds, &self.context.root, path.as_bytes(), |_| {
-                Errno::BUSY
-            })?;
+            self.context
+                .parent_of(&self.creds, &self.context.root, path.as_bytes(), |_| Errno::BUSY)?;
         Ok((found.0, found.1))
     }
 
@@ -200,7 +199,8 @@ fn step(world: &World, model: &mut Model, random: &mut Random) {
         2 | 3 => {
             let Some(Entry::File(file)) = model.names.get(&any).cloned() else { return };
             let at = random.next(30_000);
-            let bytes: Vec<u8> = (0..1 + random.next(9000)).map(|_| random.next(256) as u8).collect();
+            let bytes: Vec<u8> =
+                (0..1 + random.next(9000)).map(|_| random.next(256) as u8).collect();
             let open = world.open(&any, OpenFlags::RDWR).expect("a file");
             assert_eq!(open.write_at(at as u64, &mut SliceSource(&bytes)), Ok(bytes.len()));
             let contents = &mut model.files[file];
@@ -219,11 +219,8 @@ fn step(world: &World, model: &mut Model, random: &mut Random) {
             }
             let (parent, name) = world.parent(&any).expect("a parent");
             let is_dir = model.is_dir(&any);
-            let removed = if is_dir {
-                parent.inode().rmdir(&name)
-            } else {
-                parent.inode().unlink(&name)
-            };
+            let removed =
+                if is_dir { parent.inode().rmdir(&name) } else { parent.inode().unlink(&name) };
             let may = !is_dir || model.children(&any).is_empty();
             assert_eq!(removed, if may { Ok(()) } else { Err(Errno::NOTEMPTY) }, "remove {any}");
             if may {
