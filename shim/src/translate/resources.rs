@@ -29,6 +29,23 @@ pub fn memory_limit(resources: &LinuxResources) -> Option<u64> {
     u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
+/// Returns what of an update goes to the VM's cgroup on the host, as JSON; `memory_bytes` is the
+/// guest's RAM.
+///
+/// # Errors
+/// [`Error::Unsupported`] if the memory limit is to change: RAM has the size that it started with.
+pub fn update(resources: &LinuxResources, memory_bytes: Option<u64>) -> Result<String, Error> {
+    if let (Some(limit), Some(memory_bytes)) = (memory_limit(resources), memory_bytes)
+        && limit / PAGE_SIZE != memory_bytes / PAGE_SIZE
+    {
+        return Err(super::unsupported(
+            format!("changing the memory limit from {memory_bytes} to {limit} bytes"),
+            "create the container anew with the limit it needs",
+        ));
+    }
+    host_resources(resources, &mut Vec::new())
+}
+
 pub(super) fn limits(
     spec: &Spec,
     defaults: &Defaults,
@@ -181,6 +198,17 @@ mod tests {
         assert_eq!(vcpus_of(r#"{"quota": 250000}"#), 3);
         assert_eq!(vcpus_of(r#"{"quota": 9000000, "period": 100000}"#), 8);
         assert_eq!(vcpus_of(r#"{"quota": 100000, "period": 0}"#), 1);
+    }
+
+    #[test]
+    fn update_changes_shares_but_not_memory() {
+        let resources =
+            parse_resources(br#"{"cpu": {"shares": 7}, "memory": {"limit": 33554432}}"#).unwrap();
+        assert!(update(&resources, Some(32 << 20)).unwrap().contains("\"shares\":7"));
+        assert!(update(&resources, None).is_ok());
+        let error = update(&resources, Some(64 << 20)).unwrap_err().to_string();
+        assert!(error.contains("from 67108864 to 33554432 bytes is not supported"), "{error}");
+        assert!(parse_resources(b"{").is_err());
     }
 
     #[test]
