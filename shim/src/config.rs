@@ -5,6 +5,7 @@
 //! log_level = "info"            # error, warn, info or debug
 //! libexec = "/usr/local/libexec/trine"
 //! socket_dir = "/run/containerd/s"
+//! idle_exit_seconds = 60        # a server that never got a task ends after this
 //!
 //! [cache]
 //! dir = "/var/lib/trine/images"
@@ -33,7 +34,7 @@ pub const DEFAULT_PATH: &str = "/etc/trine/config.toml";
 pub const ENVIRONMENT: &str = "TRINE_SHIM_CONFIG";
 
 /// The configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// What is logged.
@@ -42,10 +43,25 @@ pub struct Config {
     pub libexec: Option<PathBuf>,
     /// Where the server's socket is made; `None` = containerd's choice, or `/run/containerd/s`.
     pub socket_dir: Option<PathBuf>,
+    /// How long a server that never got a task waits for one, in seconds.
+    pub idle_exit_seconds: u64,
     /// The image cache.
     pub cache: Cache,
     /// Sizes of VMs.
     pub vm: Vm,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log_level: Level::default(),
+            libexec: None,
+            socket_dir: None,
+            idle_exit_seconds: 60,
+            cache: Cache::default(),
+            vm: Vm::default(),
+        }
+    }
 }
 
 /// The image cache.
@@ -164,6 +180,9 @@ impl Config {
         if self.cache.max_mib == 0 || self.cache.max_mib > 1 << 30 {
             let expected = "1 to 1073741824 (1 PiB)";
             return fault("cache.max_mib", self.cache.max_mib.to_string(), expected);
+        }
+        if !(1..=86_400).contains(&self.idle_exit_seconds) {
+            return fault("idle_exit_seconds", self.idle_exit_seconds.to_string(), "1 to 86400");
         }
         for (key, dir) in [
             ("cache.dir", Some(&self.cache.dir)),

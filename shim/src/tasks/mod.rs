@@ -23,4 +23,4 @@ pub use create::CreateRequest;
 pub use failure::{Failure, chain};
 pub use machine::{Exit, Phase, View};
 pub use registry::{Registry, Settings};
-pub use task::Task;
+pub use task::{Task, Waiting};

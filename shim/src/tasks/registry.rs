@@ -43,6 +43,8 @@ pub struct Registry {
     /// Locked on blocking threads only, and while the pod starts or stops.
     pod: Mutex<SharedPod>,
     had_tasks: AtomicBool,
+    /// Changed while `tasks` is locked only.
+    is_closed: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +71,7 @@ impl Registry {
             tasks: Mutex::default(),
             pod: Mutex::default(),
             had_tasks: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         }
     }
 
@@ -85,6 +88,17 @@ impl Registry {
     /// Says whether there ever was a task.
     pub fn had_tasks(&self) -> bool {
         self.had_tasks.load(Ordering::Relaxed)
+    }
+
+    /// Calls `close` if there is no task, and refuses to create any from then on; says whether.
+    pub fn close_if_empty(&self, close: impl FnOnce()) -> bool {
+        let tasks = self.lock();
+        if !tasks.is_empty() {
+            return false;
+        }
+        self.is_closed.store(true, Ordering::Relaxed);
+        close();
+        true
     }
 
     /// Returns a task.
@@ -107,6 +121,9 @@ impl Registry {
         let (done, creating) = watch::channel(());
         {
             let mut tasks = self.lock();
+            if self.is_closed.load(Ordering::Relaxed) {
+                return Err(Failure::new(Code::UNAVAILABLE, "the shim is shutting down"));
+            }
             if tasks.contains_key(&id) {
                 let message = format!("container {id:?} already exists");
                 return Err(Failure::new(Code::ALREADY_EXISTS, message));

@@ -246,16 +246,18 @@ impl Task {
     /// # Errors
     /// NOT_FOUND, also when the process is deleted without having run.
     pub async fn wait(&self, process: &str) -> Result<Exit, Failure> {
-        let mut waited = {
-            let mut inner = self.lock();
-            inner.machine.view(process)?;
-            inner.wait(process).subscribe()
-        };
-        let gone = || Refusal::NotFound { what: format!("process {process:?} of {:?}", self.id) };
-        match waited.wait_for(|waited| *waited != Waited::NotYet).await.map(|waited| *waited) {
-            Ok(Waited::Ended(exit)) => Ok(exit),
-            Ok(Waited::NotYet | Waited::Gone) | Err(_) => Err(gone().into()),
-        }
+        self.subscribe(process)?.ended().await
+    }
+
+    /// Returns something to wait on that does not keep the task.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub fn subscribe(&self, process: &str) -> Result<Waiting, Failure> {
+        let mut inner = self.lock();
+        inner.machine.view(process)?;
+        let what = format!("process {process:?} of container {:?}", self.id);
+        Ok(Waiting { what, waited: inner.wait(process).subscribe() })
     }
 
     /// Returns the cgroup directories for statistics.
@@ -404,6 +406,29 @@ impl Task {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the end of a process.
+#[derive(Debug)]
+pub struct Waiting {
+    what: String,
+    waited: watch::Receiver<Waited>,
+}
+
+impl Waiting {
+    /// Returns how the process ended, at once if it has.
+    ///
+    /// # Errors
+    /// NOT_FOUND if the process is deleted without having run.
+    pub async fn ended(mut self) -> Result<Exit, Failure> {
+        let waited = self.waited.wait_for(|waited| *waited != Waited::NotYet).await;
+        match waited.map(|waited| *waited) {
+            Ok(Waited::Ended(exit)) => Ok(exit),
+            Ok(Waited::NotYet | Waited::Gone) | Err(_) => {
+                Err(Refusal::NotFound { what: self.what }.into())
+            }
+        }
     }
 }
 
