@@ -351,8 +351,12 @@ impl Machine {
         }
     }
 
-    /// Forgets a process that was deleted; for the first one, reports the end of the task.
+    /// Forgets a process that was deleted; for the first one, reports the end of the task.  Whoever
+    /// still waits for one that never ran is told `exit`.
     pub fn deleted(&mut self, process: &str, exit: Exit) {
+        if self.process(process).is_ok_and(|process| process.phase == Phase::Created) {
+            self.stop_silently(process, exit);
+        }
         if !process.is_empty() {
             self.execs.remove(process);
             self.outcomes.push(Outcome::Gone(process.to_owned()));

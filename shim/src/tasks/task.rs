@@ -34,9 +34,6 @@ use crate::{
 
 /// How long execs may keep back the exit of the first process.
 const HELD_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a task that was never started may take to end when it is deleted.
-const DELETE_KILL_TIMEOUT: Duration = Duration::from_secs(5);
-const SIGKILL: u32 = 9;
 
 /// A task.
 #[derive(Debug)]
@@ -293,26 +290,17 @@ impl Task {
     pub async fn delete(&self, release: impl FnOnce() + Send + 'static) -> Result<Exit, Failure> {
         let operation = self.operation("");
         let _guard = operation.lock().await;
-        let exit = match self.step(|machine| machine.check_delete(""))? {
-            Some(exit) => exit,
-            None => self.end_unstarted().await,
-        };
-        self.call_guest(|guest| guest.delete("")).await?;
+        let exit = self.step(|machine| machine.check_delete(""))?;
+        match self.call_guest(|guest| guest.delete("")).await {
+            // A call before this one came this far.
+            Ok(_) | Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         self.unmount().await?;
         let _ = spawn_blocking(release).await;
+        let exit = exit.unwrap_or(Exit { status: KILLED, at: SystemTime::now() });
         self.step(|machine| machine.deleted("", exit));
         Ok(exit)
-    }
-
-    /// Ends a task that was created and never started.
-    async fn end_unstarted(&self) -> Exit {
-        if let Err(error) = self.call_guest(|guest| guest.kill("", SIGKILL, true)).await {
-            log::debug(format!("kill of {:?} before its delete: {error}", self.id));
-        }
-        match time::timeout(DELETE_KILL_TIMEOUT, self.wait("")).await {
-            Ok(Ok(exit)) => exit,
-            _ => Exit { status: KILLED, at: SystemTime::now() },
-        }
     }
 
     async fn unmount(&self) -> Result<(), Failure> {

@@ -33,7 +33,7 @@ use trine::{Error, Limits};
 use trine_abi::control::{Config, Process};
 
 pub use process::{parse_process, process};
-pub use resources::{MEMORY_MIN_BYTES, VM_OVERHEAD_BYTES, memory_limit, parse_resources, update};
+pub use resources::{MEMORY_MIN_BYTES, memory_limit, parse_resources, update};
 pub use spec::{load_spec, parse_spec};
 
 /// What the translation takes from the configuration and the host where the spec says nothing.

@@ -10,11 +10,6 @@ use super::{Defaults, invalid};
 /// Least memory limit of a container, in bytes.
 pub const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
-/// What the host's cgroup of a VM gets above the container's memory limit, in bytes: the VMM's own
-/// memory and the page tables of the VM.  Without it the host would kill the VM before the guest
-/// could tell which of its processes is too big.
-pub const VM_OVERHEAD_BYTES: u64 = 32 << 20;
-
 /// Parses the JSON of OCI resources, as containerd sends it for an update.
 ///
 /// # Errors
@@ -62,9 +57,13 @@ pub(super) fn limits(
         }
         None => None,
     };
-    let resources_json = match resources {
-        Some(resources) => Some(host_resources(resources, warnings)?),
-        None => None,
+    let resources_json = match (resources, &cgroup) {
+        (Some(resources), Some(_)) => Some(host_resources(resources, warnings)?),
+        (Some(_), None) => {
+            warnings.push("linux.resources is not applied: there is no linux.cgroupsPath".into());
+            None
+        }
+        (None, _) => None,
     };
 
     Ok(Limits {
@@ -109,16 +108,18 @@ fn vcpus(cpu: Option<&LinuxCpu>, defaults: &Defaults) -> u32 {
     usize::try_from(wanted).unwrap_or(most).clamp(1, most) as u32
 }
 
-/// Returns what of the resources is for the VM's cgroup on the host, as JSON.
+/// Returns what of the resources is for the VM's cgroup on the host, as JSON; the library adds what
+/// the VMM itself needs.
 fn host_resources(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<String, Error> {
     let mut host = resources.clone();
     // Device rules are for the container's processes, which are in the VM; the VMM needs /dev/kvm.
     host.set_devices(None);
-    // A limit on the container's processes would count the threads of the VMM.
     if let Some(pids) = host.pids().as_ref().filter(|pids| pids.limit() > 0) {
-        warnings.push(format!("linux.resources.pids {} is not enforced", pids.limit()));
+        warnings.push(format!(
+            "linux.resources.pids {} counts threads of the VMM, not processes of the guest",
+            pids.limit()
+        ));
     }
-    host.set_pids(None);
     host.set_network(None);
     host.set_rdma(None);
     let huge = host.hugepage_limits().as_deref().unwrap_or_default();
@@ -129,21 +130,7 @@ fn host_resources(resources: &LinuxResources, warnings: &mut Vec<String>) -> Res
         ));
     }
     host.set_hugepage_limits(None);
-    if let Some(memory) = resources.memory() {
-        host.set_memory(Some(with_overhead(memory)));
-    }
     serde_json::to_string(&host).map_err(|error| invalid("linux.resources", error.to_string()))
-}
-
-fn with_overhead(memory: &LinuxMemory) -> LinuxMemory {
-    let overhead = VM_OVERHEAD_BYTES as i64;
-    let grown = |limit: Option<i64>| {
-        limit.map(|limit| if limit > 0 { limit.saturating_add(overhead) } else { limit })
-    };
-    let mut grown_memory = *memory;
-    grown_memory.set_limit(grown(memory.limit()));
-    grown_memory.set_swap(grown(memory.swap()));
-    grown_memory
 }
 
 #[cfg(test)]
@@ -212,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn host_cgroup_gets_the_overhead_and_no_rules_for_the_guest() {
+    fn host_cgroup_gets_no_rules_for_the_guest() {
         let (limits, warnings) = limits_of(
             r#"{"devices": [{"allow": false, "access": "rwm"}], "pids": {"limit": 5},
                 "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
@@ -220,13 +207,10 @@ mod tests {
         )
         .unwrap();
         let host = parse_resources(limits.resources.unwrap().as_bytes()).unwrap();
-        let memory = host.memory().unwrap();
-        assert_eq!(memory.limit(), Some(104_857_600 + (32 << 20)));
-        assert_eq!(memory.swap(), memory.limit());
+        assert_eq!(host.memory().unwrap().limit(), Some(104_857_600));
         assert_eq!(host.cpu().as_ref().unwrap().shares(), Some(512));
-        assert!(host.devices().is_none() && host.pids().is_none());
-        assert!(host.hugepage_limits().is_none());
+        assert!(host.devices().is_none() && host.hugepage_limits().is_none());
         assert_eq!(limits.cgroup.as_deref(), Some("/default/x"));
-        assert_eq!(warnings, ["linux.resources.pids 5 is not enforced"]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
     }
 }
