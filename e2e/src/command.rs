@@ -135,7 +135,12 @@ impl Running {
 
     fn output(&mut self, status: i32) -> Result<Output> {
         let line = self.line.clone();
-        Ok(Output { status, stdout: read(&mut self.stdout)?, stderr: read(&mut self.stderr)?, line })
+        Ok(Output {
+            status,
+            stdout: read(&mut self.stdout)?,
+            stderr: read(&mut self.stderr)?,
+            line,
+        })
     }
 }
 
@@ -174,7 +179,10 @@ mod tests {
     #[test]
     fn output_and_status_are_taken() {
         let output = run(Command::new("sh").args(["-c", "echo a; echo b >&2; exit 7"])).unwrap();
-        assert_eq!((output.status, output.stdout.as_str(), output.stderr.as_str()), (7, "a\n", "b\n"));
+        assert_eq!(
+            (output.status, output.stdout.as_str(), output.stderr.as_str()),
+            (7, "a\n", "b\n")
+        );
         assert!(output.clone().expect("a").is_err());
         assert!(output.expect_status(7).is_ok());
     }

@@ -60,8 +60,8 @@ pub(crate) fn check(metadata: &Metadata) -> Result<Vec<String>> {
             continue;
         }
         for root in &package.roots {
-            let text = fs::read_to_string(root)
-                .with_context(|| format!("read {}", root.display()))?;
+            let text =
+                fs::read_to_string(root).with_context(|| format!("read {}", root.display()))?;
             if !text.contains("#![forbid(unsafe_code)]") {
                 faults.push(format!("{name}: no #![forbid(unsafe_code)] in {}", root.display()));
             }

@@ -35,7 +35,6 @@ pub(crate) fn check(metadata: &Metadata) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-
 /// Reads `allow = [...]` of the section `[licenses]`.
 fn allowed(policy: &str) -> Result<BTreeSet<String>> {
     let section = policy.split("\n[licenses]").nth(1).context("deny.toml has no [licenses]")?;
@@ -66,11 +65,7 @@ fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     value == Some(true) && position == tokens.len()
 }
 
-fn alternatives(
-    tokens: &[&str],
-    position: &mut usize,
-    allowed: &BTreeSet<String>,
-) -> Option<bool> {
+fn alternatives(tokens: &[&str], position: &mut usize, allowed: &BTreeSet<String>) -> Option<bool> {
     let mut value = conjunction(tokens, position, allowed)?;
     while tokens.get(*position) == Some(&"OR") {
         *position += 1;

@@ -35,7 +35,8 @@ fn count(log: &str) -> Counts {
         if !is_result {
             continue;
         }
-        let words: Vec<&str> = line.split([' ', ';', ',', '.']).filter(|it| !it.is_empty()).collect();
+        let words: Vec<&str> =
+            line.split([' ', ';', ',', '.']).filter(|it| !it.is_empty()).collect();
         for pair in words.windows(2) {
             let number = pair[0].parse().unwrap_or(0);
             match pair[1] {
