@@ -105,10 +105,25 @@ impl Bed {
 
     /// A `ctr` command.
     pub(crate) fn ctr(&self, arguments: &[&str]) -> Command {
-        let mut ctr = Command::new("ctr");
-        ctr.arg("--address").arg(self.folder.join("containerd.sock"));
-        ctr.args(["--namespace", &self.namespace]).args(arguments).env("PATH", path());
-        ctr
+        ctr(&self.folder, &self.namespace, arguments)
+    }
+
+    /// Returns what removes every task and container, as well as it goes.
+    pub(crate) fn sweeper(&self) -> impl Fn() + 'static {
+        let (folder, namespace) = (self.folder.clone(), self.namespace.clone());
+        move || {
+            let ids = command::run(&mut ctr(&folder, &namespace, &["container", "ls", "-q"]));
+            for id in ids.map(|output| output.stdout).unwrap_or_default().lines() {
+                for words in [
+                    ["task", "kill", "--signal", "SIGKILL", id].as_slice(),
+                    &["task", "delete", "--force", id],
+                    &["container", "delete", id],
+                ] {
+                    // Whatever cannot be removed, the end of the namespaces removes.
+                    command::run(&mut ctr(&folder, &namespace, words)).ok();
+                }
+            }
+        }
     }
 
     /// A `ctr run` command with the runtime under test.
@@ -207,8 +222,10 @@ impl Bed {
         let folders = ["root/io.containerd.snapshotter.v1.overlayfs/snapshots", "state"];
         let mut folders: Vec<PathBuf> = folders.iter().map(|name| self.folder.join(name)).collect();
         folders.extend(["/run", "/var/lib/trine"].map(PathBuf::from));
+        // The `delete` of runc's shim leaves the socket of one that was killed.
+        let ignored = (!self.is_trine()).then(|| PathBuf::from("/run/containerd/s"));
         let daemon = self.daemon.as_ref().filter(|_| with_daemon).map(Child::id);
-        Scope { name: self.namespace.clone(), folders, daemon }
+        Scope { name: self.namespace.clone(), folders, ignored, daemon }
     }
 
     /// Copies the log to where it outlives the test, and returns that place.
@@ -223,6 +240,13 @@ impl Drop for Bed {
     fn drop(&mut self) {
         self.kill_daemon().ok();
     }
+}
+
+fn ctr(folder: &Path, namespace: &str, arguments: &[&str]) -> Command {
+    let mut ctr = Command::new("ctr");
+    ctr.arg("--address").arg(folder.join("containerd.sock"));
+    ctr.args(["--namespace", namespace]).args(arguments).env("PATH", path());
+    ctr
 }
 
 /// The PATH on which containerd finds our shim before any that is installed.

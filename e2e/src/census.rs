@@ -26,6 +26,8 @@ pub(crate) struct Scope {
     pub(crate) name: String,
     /// Folders whose files count.
     pub(crate) folders: Vec<PathBuf>,
+    /// A folder in one of them whose files do not.
+    pub(crate) ignored: Option<PathBuf>,
     /// A daemon whose descriptors count.
     pub(crate) daemon: Option<u32>,
 }
@@ -47,7 +49,7 @@ impl Census {
             things.insert(format!("mount {target}"));
         }
         for folder in &scope.folders {
-            files(folder, &mut things)?;
+            files(folder, scope.ignored.as_deref(), &mut things)?;
         }
         for cgroup in cgroups(&scope.name) {
             things.insert(format!("cgroup {}", cgroup.display()));
@@ -133,7 +135,7 @@ pub(crate) fn pids_of(program: &str) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-fn files(folder: &Path, things: &mut BTreeSet<String>) -> Result<()> {
+fn files(folder: &Path, ignored: Option<&Path>, things: &mut BTreeSet<String>) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -141,11 +143,14 @@ fn files(folder: &Path, things: &mut BTreeSet<String>) -> Result<()> {
             return Err(error).with_context(|| format!("read {}", folder.display()));
         }
     };
+    if Some(folder) == ignored {
+        return Ok(());
+    }
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
         things.insert(format!("file {}", path.display()));
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            files(&path, things)?;
+            files(&path, ignored, things)?;
         }
     }
     Ok(())

@@ -50,9 +50,10 @@ fn kernel() -> Result<Kernel> {
     if find(&folder.join("boot"), "vmlinuz-").is_err() {
         println!("fetching Debian's kernel for the standard-KVM lane");
         let package = packages::dependency("linux-image-amd64", "linux-image-")?;
-        let file = packages::download(&package)?;
         fs::create_dir_all(&folder)?;
-        packages::unpack(&file, &folder)?;
+        for file in packages::download(&[&package])? {
+            packages::unpack(&file, &folder)?;
+        }
     }
     let modules = ["lib/modules", "usr/lib/modules"].map(|path| folder.join(path));
     let modules = modules.iter().find(|path| path.exists()).context("a kernel without modules")?;

@@ -14,22 +14,37 @@ use crate::{command, paths};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Downloads a package, unless it is in the cache, and returns its file.
-pub(crate) fn download(package: &str) -> Result<PathBuf> {
+/// Downloads packages, unless they are in the cache, and returns their files.
+pub(crate) fn download(packages: &[&str]) -> Result<Vec<PathBuf>> {
     let folder = paths::cache().join("packages");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    if let Some(file) = find(&folder, package)? {
-        return Ok(file);
+    let mut missing = Vec::new();
+    for package in packages {
+        if find(&folder, package)?.is_none() {
+            missing.push(*package);
+        }
     }
+    if !missing.is_empty() {
+        get(&folder, &missing)?;
+    }
+    packages
+        .iter()
+        .map(|package| {
+            find(&folder, package)?.with_context(|| format!("apt-get download {package}: no file"))
+        })
+        .collect()
+}
+
+fn get(folder: &Path, packages: &[&str]) -> Result<()> {
     let mut get = Command::new("apt-get");
-    get.args(["download", "-qq", package]).current_dir(&folder);
+    get.args(["download", "-qq"]).args(packages).current_dir(folder);
     if let Err(first) = command::must(&mut get, PATIENCE) {
         // The lists may be missing, or older than the archive.
         command::must(Command::new("apt-get").args(["update", "-qq"]), PATIENCE)
             .context("update the package lists")?;
         command::must(&mut get, PATIENCE).with_context(|| format!("after {first}"))?;
     }
-    find(&folder, package)?.with_context(|| format!("apt-get download {package} left no file"))
+    Ok(())
 }
 
 fn find(folder: &Path, package: &str) -> Result<Option<PathBuf>> {

@@ -2,6 +2,7 @@
 //! Runs cases, prints one line for each, and counts.
 
 use std::{
+    fmt,
     io::{IsTerminal as _, stdout},
     time::Instant,
 };
@@ -16,12 +17,28 @@ pub(crate) struct Suite {
     passed: u32,
     failed: Vec<String>,
     skipped: u32,
+    on_failure: OnFailure,
+}
+
+/// What is done after a case that failed, so that the next ones do not find its leavings.
+pub(crate) struct OnFailure(pub(crate) Box<dyn Fn()>);
+
+impl fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnFailure")
+    }
 }
 
 impl Suite {
     /// A suite that runs the cases whose names contain one of the words, or all if there are none.
     pub(crate) fn new(name: &str, words: Vec<String>) -> Self {
-        Self { name: name.to_owned(), words, passed: 0, failed: Vec::new(), skipped: 0 }
+        let on_failure = OnFailure(Box::new(|| {}));
+        Self { name: name.to_owned(), words, passed: 0, failed: Vec::new(), skipped: 0, on_failure }
+    }
+
+    /// Sets what is done after a case that failed.
+    pub(crate) fn on_failure(&mut self, clean_up_fn: impl Fn() + 'static) {
+        self.on_failure = OnFailure(Box::new(clean_up_fn));
     }
 
     /// Says whether a case is among those to run.
@@ -39,7 +56,10 @@ impl Suite {
         let seconds = start.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => self.pass(case, &format!("{seconds:.2} s")),
-            Err(error) => self.fail(case, &format!("{error:#}")),
+            Err(error) => {
+                self.fail(case, &format!("{error:#}"));
+                (self.on_failure.0)();
+            }
         }
     }
 

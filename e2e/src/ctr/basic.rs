@@ -63,7 +63,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     suite.case("scripts-of-bash", || {
         let script = "set -euo pipefail; declare -A m=([a]=1 [b]=2); s=0; \
                       for k in \"${!m[@]}\"; do s=$((s + m[$k])); done; echo $s; \
-                      diff <(seq 3) <(printf '1\\n2\\n3\\n') && echo same; \
+                      [ \"$(cat <(seq 3))\" = $'1\\n2\\n3' ] && echo same; \
                       t=$(mktemp); echo text > $t; read -r line < $t; echo $line; \
                       trap 'echo bye' EXIT; [[ abc =~ ^a(.)c$ ]] && echo ${BASH_REMATCH[1]}";
         let output = bed.run(DEBIAN, &["/bin/bash", "-c", script])?;

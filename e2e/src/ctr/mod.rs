@@ -32,6 +32,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     let name = if runtime == TRINE { "e2e-ctr".to_owned() } else { format!("e2e-ctr {runtime}") };
     let mut suite = Suite::new(&name, words);
     let mut bed = Bed::new(runtime)?;
+    suite.on_failure(bed.sweeper());
 
     basic::cases(&bed, &mut suite);
     streams::cases(&bed, &mut suite);

@@ -45,7 +45,14 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         fs::remove_file(&file)?;
         fs::remove_file(&copy).context("remove the copy")
     });
-    suite.case("stdin-empty", || bed.run(BUSYBOX, &["/bin/wc", "-c"])?.expect("0").map(drop));
+    suite.case("stdin-empty", || {
+        // An end that comes before the task is there, ctr of containerd 1.6 forgets to pass on.
+        let mut late = Command::new("sleep").arg("2").stdout(Stdio::piped()).spawn()?;
+        let pipe = late.stdout.take().context("the pipe")?;
+        let mut ctr = bed.ctr_run(&["--rm"], BUSYBOX, &bed.id("empty"), &["/bin/wc", "-c"]);
+        command::start(&mut ctr, pipe.into())?.wait(PATIENCE)?.expect("0")?;
+        late.wait().context("wait for sleep").map(drop)
+    });
     suite.case("stdout-and-stderr-apart", || {
         let output = bed.sh(BUSYBOX, "echo to out; echo to err >&2")?.expect("to out")?;
         ensure!(output.stderr.trim_end() == "to err", "stderr: {output}");
@@ -100,22 +107,23 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
 fn interactive(bed: &Bed) -> Result<()> {
     for image in [BUSYBOX, DEBIAN] {
         let mut session = shell_on_terminal(bed, image)?;
-        session.send("tty && echo is''-tty\n")?;
-        session.expect("is-tty", command::PATIENCE)?;
-        session.send("echo $((6 * 7))\n")?;
-        session.expect("\n42", command::PATIENCE)?;
-        session.send("stty size\n")?;
-        session.expect("\n30 90", command::PATIENCE)?;
+        for (line, answer) in [
+            ("tty && echo is''-tty", "is-tty"),
+            ("echo $((6 * 7))", "\n42"),
+            ("stty size", "\n30 90"),
+        ] {
+            type_line(&mut session, line, answer)?;
+        }
         session.resize(41, 101)?;
         std::thread::sleep(Duration::from_millis(300));
-        session.send("stty size\n")?;
-        session.expect("\n41 101", command::PATIENCE)?;
+        type_line(&mut session, "stty size", "\n41 101")?;
         // A program that reads lines gets them from the terminal, and its end by Ctrl-D.
-        session.send("cat\n")?;
+        session.send("echo go; tr a-z A-Z\n")?;
+        session.expect("\ngo", command::PATIENCE)?;
         session.send("a line\n")?;
-        session.expect("a line", command::PATIENCE)?;
-        session.expect("a line", command::PATIENCE)?;
+        session.expect("A LINE", command::PATIENCE)?;
         session.send("\x04")?;
+        session.expect("> ", command::PATIENCE)?;
         session.send("exit 3\n")?;
         let status = session.wait(command::PATIENCE)?;
         ensure!(status == 3, "exit status {status}: {}", session.screen());
@@ -123,10 +131,19 @@ fn interactive(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
+/// Types a line, waits for its answer and for the next prompt.
+fn type_line(session: &mut Session, line: &str, answer: &str) -> Result<()> {
+    session.send(&format!("{line}\n"))?;
+    session.expect(answer, command::PATIENCE)?;
+    session.expect("> ", command::PATIENCE)
+}
+
 fn shell_on_terminal(bed: &Bed, image: Image) -> Result<Session> {
     let id = bed.id("terminal");
-    let shell = if image.name == DEBIAN.name { "/bin/bash" } else { "/bin/sh" };
-    let mut ctr = bed.ctr_run(&["--rm", "--tty", "--env", "PS1=> "], image, &id, &[shell]);
+    // Start-up files of a shell would set the prompt.
+    let shell: &[&str] =
+        if image.name == DEBIAN.name { &["/bin/bash", "--norc"] } else { &["/bin/sh"] };
+    let mut ctr = bed.ctr_run(&["--rm", "--tty", "--env", "PS1=> "], image, &id, shell);
     let mut session = Session::start(&mut ctr, 30, 90)?;
     session.expect("> ", command::PATIENCE)?;
     Ok(session)

@@ -55,9 +55,10 @@ pub(super) fn busybox(root: &Path, programs: &Path) -> Result<()> {
         fs::create_dir_all(root.join(folder))?;
     }
     base(root)?;
-    let package = packages::download("busybox-static")?;
     let unpacked = tempfile::tempdir()?;
-    packages::unpack(&package, unpacked.path())?;
+    for package in packages::download(&["busybox-static"])? {
+        packages::unpack(&package, unpacked.path())?;
+    }
     let program = ["bin/busybox", "usr/bin/busybox"].map(|path| unpacked.path().join(path));
     let program = program.iter().find(|path| path.exists()).context("no busybox in its package")?;
     fs::copy(program, root.join("bin/busybox")).context("copy busybox")?;
@@ -82,9 +83,9 @@ pub(super) fn debian(root: &Path) -> Result<()> {
         fs::create_dir_all(root.join("usr").join(folder))?;
         symlink(format!("usr/{folder}"), root.join(folder))?;
     }
-    for package in DEBIAN_PACKAGES {
-        packages::unpack(&packages::download(package)?, root)
-            .with_context(|| format!("unpack {package}"))?;
+    for package in packages::download(DEBIAN_PACKAGES)? {
+        packages::unpack(&package, root)
+            .with_context(|| format!("unpack {}", package.display()))?;
     }
     base(root)?;
     for (program, link) in [("dash", "usr/bin/sh"), ("mawk", "usr/bin/awk")] {
