@@ -1,69 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `trine-kernel`: the guest kernel that the VMM loads.
+//! `trine-kernel`: the guest kernel that the VMM loads.  It links nucleus, machine and personality,
+//! and is the loop between them.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "the entry point takes over the machine")]
 
+extern crate alloc;
+
+mod fpu;
+mod run;
 mod start;
 
-use trine_machine::{AddressSpace, Access, Frame, Page, Registers, context::Bases, cpu::{self, Cpu}, heap::{self, Heap}};
+use trine_machine::{
+    channel::Channel,
+    cpu::{self, Cpu},
+    heap::{self, Heap},
+    window::Window,
+};
+use trine_posix::{
+    kernel::{BootOptions, FpuOps, Kernel, TscClock},
+    services::Services,
+};
+
+use crate::run::Machine;
 
 #[global_allocator]
 static HEAP: Heap = heap::new();
 
-unsafe extern "C" {
-    static trine_nucleus_start: u8;
-}
-
+/// The entry point's first call.
 extern "C" fn main() -> ! {
-    extern crate alloc;
-    use alloc::boxed::Box;
-    core::hint::black_box(&raw const trine_nucleus_start);
-    let _ = &trine_nucleus::LINKED;
-    let info = unsafe { cpu::boot_info() };
+    let () = trine_nucleus::LINKED;
+    // SAFETY: this is the guest, and these are its first and only calls of their kind.
+    let (info, arena) = unsafe {
+        let info = cpu::boot_info();
+        (info, cpu::arena(info))
+    };
     cpu::clock_start(info);
-    // before the heap exists
-    static mut ARENA: core::mem::MaybeUninit<trine_machine::Arena> = core::mem::MaybeUninit::uninit();
-    let arena: &'static trine_machine::Arena = unsafe { (*(&raw mut ARENA)).write(cpu::arena(info)) };
     heap::init(arena);
-    let mut cpu = unsafe { Cpu::new(0, info) };
-    let mut space = AddressSpace::new(arena).expect("space");
-    let frame = Frame::zeroed(arena).expect("frame");
-    // mov $39,%eax; syscall; inc r12; jmp
-    frame.write(0, &[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x49, 0xff, 0xc4, 0xeb, 0xf4]);
-    space.map(0x40_0000, Page::Frame(frame), Access::READ_EXECUTE).expect("map");
-    let mut regs = Box::new(Registers { rip: 0x40_0000, rsp: 0x50_0000, ..Registers::default() });
-    regs.mxcsr = 0x1f80;
-    regs.xmm[3] = 77;
-    let mut bases = Bases::default();
-    let t0 = cpu::monotonic_ns();
-    let mut kicks = 0;
-    let mut last = None;
-    cpu.set_timers(u64::MAX, true);
-    for _ in 0..20000 {
-        let t = cpu.run(&mut space, &mut regs, &mut bases);
-        if t == trine_machine::context::Trap::Kick { kicks += 1; }
-        else if t != trine_machine::context::Trap::SystemCall { panic!("{t:?} {regs:?}"); }
-        last = Some(t);
-    }
-    let t1 = cpu::monotonic_ns();
-    regs.rip = 0x40_0800;
-    frame_ud(&mut space, arena);
-    let e = cpu.run(&mut space, &mut regs, &mut bases);
-    regs.rip = 0x60_0000;
-    let pf = cpu.run(&mut space, &mut regs, &mut bases);
-    let mut area = alloc::vec![0; cpu.fpu_bytes()];
-    cpu.save_fpu(&regs, &mut area);
-    cpu.load_fpu(&mut regs, &area);
-    // spin in user until a kick
-    regs.rip = 0x40_0900;
-    let k = cpu.run(&mut space, &mut regs, &mut bases);
-    panic!("ok {last:?} r12 {} per syscall {} ns, kicks {kicks}, ud {e:?} pf {pf:?} k {k:?} fpu {} xmm3 {}", regs.r12, (t1 - t0) / 20000, cpu.fpu_bytes(), regs.xmm[3]);
-}
-
-fn frame_ud(space: &mut AddressSpace, arena: &'static trine_machine::Arena) {
-    let frame = Frame::zeroed(arena).expect("frame");
-    frame.write(0x800, &[0x0f, 0x0b]);
-    frame.write(0x900, &[0xeb, 0xfe]);
-    space.map(0x40_0000, Page::Frame(frame), Access::READ_EXECUTE).expect("map");
+    // SAFETY: the VMM mapped the window; vCPU 0 runs this, once.
+    let (window, cpu, channel) =
+        unsafe { (Window::of_guest(info), Cpu::new(0, info), Channel::new()) };
+    let (tsc_base, mult, base_ns) = cpu::clock_parameters();
+    let services = Services::new(
+        arena,
+        cpu::monotonic_ns,
+        info.realtime_ns.wrapping_sub(info.monotonic_ns),
+        window,
+        info.seed,
+    );
+    let options = BootOptions {
+        vcpus: info.vcpus,
+        hwcap: info.hwcap,
+        hwcap2: info.features << 1,
+        clock: TscClock { tsc_base, mult, base_ns },
+        fpu: FpuOps {
+            save_fn: fpu::save,
+            changed_fn: fpu::forget,
+            bytes: cpu.fpu_bytes(),
+            mask: info.xsave_mask,
+        },
+    };
+    fpu::init(cpu);
+    Machine { kernel: Kernel::new(services, options), channel, is_ready: false }.run()
 }

@@ -47,13 +47,14 @@ pub unsafe fn boot_info() -> &'static BootInfo {
 ///
 /// # Safety
 /// Only in the guest, and once.
-pub unsafe fn arena(info: &BootInfo) -> Arena {
+pub unsafe fn arena(info: &BootInfo) -> &'static Arena {
+    static ARENA: spin::Once<Arena> = spin::Once::new();
     let images = info.images.map(|slot| (slot, (DIRECT_MAP + slot.base) as *const u8));
     // SAFETY: the VMM mapped RAM at DIRECT_MAP, zeroed from `free_start` on, and the images.
     let arena =
         unsafe { Arena::new(DIRECT_MAP as *mut u8, info.ram_bytes, info.free_start, images) };
     arena.set_kernel_root(info.page_table);
-    arena
+    ARENA.call_once(|| arena)
 }
 
 /// Starts the clock.
@@ -188,14 +189,12 @@ impl Cpu {
             }
             trap::PAGE_FAULT => {
                 let code = self.error_code(registers);
-                // SAFETY: this vCPU's data page; the nucleus wrote the word before it came here.
-                let address = unsafe { (&raw const (*self.data).fault_address).read_volatile() };
+                let address = self.data_word(core::mem::offset_of!(Data, fault_address));
                 Trap::PageFault { address, code }
             }
             _ => {
                 let code = self.error_code(registers);
-                // SAFETY: as above.
-                let vector = unsafe { (&raw const (*self.data).vector).read_volatile() };
+                let vector = self.data_word(core::mem::offset_of!(Data, vector));
                 Trap::Exception { vector: vector as u8, code }
             }
         }
@@ -208,12 +207,17 @@ impl Cpu {
             "exception in the kernel at {:#x}, rsp {:#x}, fault address {:#x}",
             registers.rip,
             registers.rsp,
-            // SAFETY: this vCPU's data page.
-            unsafe { (&raw const (*self.data).fault_address).read_volatile() },
+            self.data_word(core::mem::offset_of!(Data, fault_address)),
         );
-        let at = self.data as u64 - DATA_PAGE + EXCEPTION_STACK - 48;
-        // SAFETY: the exception stack lies in this vCPU's data page.
-        unsafe { (at as *const u64).read_volatile() & 0xffff_ffff }
+        self.data_word((EXCEPTION_STACK - DATA_PAGE) as usize - 48) & 0xffff_ffff
+    }
+
+    /// A word of the nucleus' data page, which the nucleus or the CPU wrote.
+    fn data_word(&self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8) && offset < 4096);
+        let word = self.data.cast::<u8>().wrapping_add(offset).cast::<u64>();
+        // SAFETY: an aligned word of this vCPU's data page.
+        unsafe { word.read_volatile() }
     }
 
     fn load_bases(&self, bases: &Bases) {
@@ -261,22 +265,19 @@ impl Cpu {
         to[..bytes].copy_from_slice(&self.fpu.0[..bytes]);
     }
 
-    /// Loads the floating-point and vector state of the thread that runs next, including its
-    /// [`Registers`]' share of it.
-    pub fn load_fpu(&mut self, registers: &mut Registers, from: &[u8]) {
+    /// Loads the floating-point and vector state of the thread that runs next; an empty area is the
+    /// initial state.  The low halves of the vector registers and MXCSR come from its [`Registers`]
+    /// when it runs.
+    pub fn load_fpu(&mut self, from: &[u8]) {
         self.fpu.0.fill(0);
+        if from.is_empty() {
+            self.fpu.0[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());
+            self.fpu.0[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+        }
         let bytes = from.len().min(self.fpu_bytes);
         self.fpu.0[..bytes].copy_from_slice(&from[..bytes]);
-        let word = |at: usize| -> [u8; 4] { core::array::from_fn(|i| self.fpu.0[at + i]) };
         // Reserved MXCSR bits would fault (SDM volume 1, 10.2.3).
-        let mxcsr = u32::from_le_bytes(word(24)) & 0xffff;
-        self.fpu.0[24..28].copy_from_slice(&mxcsr.to_le_bytes());
-        self.fpu.0[28..32].copy_from_slice(&0xffff_u32.to_le_bytes());
-        registers.mxcsr = mxcsr;
-        for (index, xmm) in registers.xmm.iter_mut().enumerate() {
-            let at = 160 + 16 * index;
-            *xmm = u128::from_le_bytes(core::array::from_fn(|i| self.fpu.0[at + i]));
-        }
+        self.fpu.0[26..28].fill(0);
         let area = self.fpu.0.as_mut_ptr();
         if self.xsave_mask == 0 {
             // SAFETY: the area is aligned; reserved bits are clear.

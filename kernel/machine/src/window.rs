@@ -6,13 +6,17 @@
 
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
-use trine_abi::window::{
-    COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion, DATA, DATA_BYTES, ENTRIES,
-    KERNEL_SLEEPS, Operation, SERVER_SLEEPS, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS, Submission,
-    WINDOW_BYTES, entry_offset, waiting,
+use trine_abi::{
+    boot::BootInfo,
+    layout::DIRECT_MAP,
+    window::{
+        COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion, DATA, DATA_BYTES, ENTRIES,
+        KERNEL_SLEEPS, Operation, SERVER_SLEEPS, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS,
+        Submission, WINDOW_BYTES, entry_offset, waiting,
+    },
 };
 
-use crate::raw;
+use crate::{cpu, raw};
 
 /// Bytes of the buffer of one request.
 pub const BUFFER_BYTES: usize = (DATA_BYTES / ENTRIES) as usize;
@@ -55,22 +59,32 @@ impl Window {
         Self { base, ring_fn, free: u64::MAX, sq_tail: 0, cq_head: 0 }
     }
 
+    /// The window that the VMM mapped, if it did.
+    ///
+    /// # Safety
+    /// Only in the guest, and once.
+    pub unsafe fn of_guest(info: &BootInfo) -> Option<Self> {
+        let base = (DIRECT_MAP + info.window) as *mut u8;
+        // SAFETY: the VMM mapped a whole window there.
+        (info.window != 0).then(|| unsafe { Self::new(base, cpu::doorbell) })
+    }
+
     fn word(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset < SUBMISSIONS);
         // SAFETY: aligned and within the window.
-        unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }
+        unsafe { AtomicU32::from_ptr(self.base.wrapping_add(offset).cast()) }
     }
 
     fn copy_in(&self, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= WINDOW_BYTES as usize);
         // SAFETY: within the window; `from` is private memory.
-        unsafe { raw::copy(from.as_ptr(), self.base.add(offset), from.len()) };
+        unsafe { raw::copy(from.as_ptr(), self.base.wrapping_add(offset), from.len()) };
     }
 
     fn copy_out(&self, offset: usize, to: &mut [u8]) {
         assert!(offset + to.len() <= WINDOW_BYTES as usize);
         // SAFETY: within the window; `to` is private memory.
-        unsafe { raw::copy(self.base.add(offset), to.as_mut_ptr(), to.len()) };
+        unsafe { raw::copy(self.base.wrapping_add(offset), to.as_mut_ptr(), to.len()) };
     }
 
     /// Takes a free request and its buffer; `None` while all are in flight.

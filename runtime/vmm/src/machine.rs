@@ -11,9 +11,10 @@ use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use trine_abi::{
     boot::{BootInfo, FEATURE_FSGSBASE, ImageSlot, MAGIC, MAX_IMAGES},
     layout::{
-        BOOT_INFO, DIRECT_MAP, MMIO_DOORBELL, SELECTOR_CODE0, SELECTOR_CODE3, SELECTOR_DATA3,
-        SELECTOR_TSS,
+        BOOT_INFO, DIRECT_MAP, MMIO_DOORBELL, PAGE_SIZE, SELECTOR_CODE0, SELECTOR_CODE3,
+        SELECTOR_DATA3, SELECTOR_TSS, VCPU_PAGES,
     },
+    vcpu::VcpuPage,
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -87,14 +88,17 @@ impl Machine {
         let mut fds = Vec::new();
         for index in 0..u64::from(vcpus) {
             let vcpu = vm.create_vcpu(index).map_err(Error::kvm("create a vcpu"))?;
-            let descriptors =
-                tables::descriptors(&memory, index, &loaded.nucleus, &loaded.header)?;
+            let descriptors = tables::descriptors(&memory, index, &loaded.nucleus, &loaded.header)?;
             setup(&vcpu, &features, &loaded, &descriptors, root)?;
             fds.push(vcpu);
         }
         let tsc_khz = fds.first().and_then(|vcpu| vcpu.get_tsc_khz().ok()).unwrap_or(0);
         let info = boot_info(&memory, &features, vcpus, root, free_start, tsc_khz)?;
         memory.write(BOOT_INFO, &encode(&info))?;
+        for index in 0..u64::from(vcpus) {
+            let deadline = core::mem::offset_of!(VcpuPage, deadline_ns) as u64;
+            memory.write(VCPU_PAGES + index * PAGE_SIZE + deadline, &u64::MAX.to_le_bytes())?;
+        }
         Ok(Self { vcpus: fds, vm, memory })
     }
 }
@@ -125,9 +129,8 @@ impl Features {
     /// On a PVM host ring 3 runs with the host's own control registers, and KVM's CPUID hides what
     /// works there: what the host's user mode has, the guest has.  Elsewhere KVM's CPUID says it.
     fn of(kvm: &Kvm) -> Result<Self, Error> {
-        let cpuid = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(Error::kvm("list its cpuid"))?;
+        let cpuid =
+            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("list its cpuid"))?;
         let leaf = |function, index| {
             cpuid.as_slice().iter().find(|e| e.function == function && e.index == index)
         };

@@ -125,9 +125,8 @@ impl Memory {
     fn advise_huge(&self) -> Result<(), Error> {
         let pointer = self.ram.get_host_address(GuestAddress(0))?.cast();
         // SAFETY: our own mapping; the advice changes no contents.
-        let advised = unsafe {
-            rustix::mm::madvise(pointer, self.ram_bytes as usize, Advice::LinuxHugepage)
-        };
+        let advised =
+            unsafe { rustix::mm::madvise(pointer, self.ram_bytes as usize, Advice::LinuxHugepage) };
         // Without huge pages the guest is slower and nothing else.
         let _ = advised;
         Ok(())
@@ -143,9 +142,8 @@ impl Memory {
         }
         let Ok(pointer) = self.ram.get_host_address(GuestAddress(start)) else { return };
         // SAFETY: a range of our own anonymous mapping, which only the guest uses.
-        let _ = unsafe {
-            rustix::mm::madvise(pointer.cast(), bytes as usize, Advice::LinuxDontNeed)
-        };
+        let _ =
+            unsafe { rustix::mm::madvise(pointer.cast(), bytes as usize, Advice::LinuxDontNeed) };
     }
 
     /// Writes to RAM.

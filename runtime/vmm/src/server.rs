@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags},
+    fs::OFlags,
+};
 use trine_abi::layout::{MAX_VCPUS, VCPU_PAGES};
 use trine_link::{Link, Message};
 
@@ -73,6 +76,8 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     let (kernel, window) = (next("kernel")?, next("window")?);
     let (doorbell, notify) = (next("doorbell")?, next("notify")?);
     let images: Vec<OwnedFd> = descriptors.collect();
+    rustix::fs::fcntl_setfl(&notify, OFlags::NONBLOCK)
+        .map_err(|error| Error::host("set the notify event's mode", error))?;
     if images.len() != request.images as usize {
         return Err(Error::Request(format!("{} image descriptors came", images.len())));
     }
@@ -94,6 +99,8 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
 impl Server {
     fn run(mut self, link: &Link, stages: Stages) -> Result<(), Error> {
         vcpu::install_signal_handler()?;
+        // Before the first thread: capabilities belong to threads, and the filter is inherited.
+        trine_jail::vmm::confine()?;
         notice(link, &Notice::Booted)?;
         let vcpus = core::mem::take(&mut self.machine.vcpus);
         let Self { machine, shared, mut control } = self;
