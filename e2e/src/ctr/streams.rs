@@ -109,17 +109,17 @@ fn interactive(bed: &Bed) -> Result<()> {
         let mut session = shell_on_terminal(bed, image)?;
         for (line, answer) in [
             ("tty && echo is''-tty", "is-tty"),
-            ("echo $((6 * 7))", "\n42"),
-            ("stty size", "\n30 90"),
+            ("echo $((6 * 7))", "42\r"),
+            ("stty size", "30 90\r"),
         ] {
             type_line(&mut session, line, answer)?;
         }
         session.resize(41, 101)?;
         std::thread::sleep(Duration::from_millis(300));
-        type_line(&mut session, "stty size", "\n41 101")?;
+        type_line(&mut session, "stty size", "41 101\r")?;
         // A program that reads lines gets them from the terminal, and its end by Ctrl-D.
         session.send("echo go; tr a-z A-Z\n")?;
-        session.expect("\ngo", command::PATIENCE)?;
+        session.expect("go\r", command::PATIENCE)?;
         session.send("a line\n")?;
         session.expect("A LINE", command::PATIENCE)?;
         session.send("\x04")?;
