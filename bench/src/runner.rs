@@ -37,6 +37,8 @@ use crate::failure;
 
 /// How long one program may run.  The slowest takes a few seconds.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How often orphans are collected while a program tidies up.
+const REAP_INTERVAL: Duration = Duration::from_millis(10);
 /// How long the last survivors may take to die.
 const DEATH_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -86,7 +88,7 @@ impl Runner {
     /// # Errors
     /// If it cannot be started, takes too long, or somebody interrupts.
     pub(crate) fn run(&self, command: &mut Command) -> Result<Finished> {
-        self.run_while(command, || !self.is_interrupted())
+        self.run_with(command, |child| self.await_timed(child))
     }
 
     /// Runs a program that must succeed.
@@ -100,9 +102,10 @@ impl Runner {
     }
 
     /// Runs a program that tidies up, interrupted or not.  Whether it succeeds tells nothing: there
-    /// may be nothing to tidy.
+    /// may be nothing to tidy.  Orphans that end are collected meanwhile, as it may wait for them to
+    /// be gone.
     pub(crate) fn tidy(&self, command: &mut Command) {
-        if let Err(error) = self.run_while(command, || true) {
+        if let Err(error) = self.run_with(command, |child| self.await_reaping(child)) {
             eprintln!("bench: {}", failure::one_line(&error));
         }
     }
@@ -137,7 +140,11 @@ impl Runner {
         }
     }
 
-    fn run_while(&self, command: &mut Command, go_on: impl Fn() -> bool) -> Result<Finished> {
+    fn run_with(
+        &self,
+        command: &mut Command,
+        await_fn: impl Fn(&Child) -> Result<()>,
+    ) -> Result<Finished> {
         let name = command.get_program().display().to_string();
         let (mut stdout, mut stderr) = (memory_file()?, memory_file()?);
         let duplicate = |file: &File| file.try_clone().context("cannot duplicate a descriptor");
@@ -146,7 +153,7 @@ impl Runner {
 
         let begun_ns = monotonic_ns();
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let ended = wait(&child, &go_on);
+        let ended = await_fn(&child);
         let ended_ns = monotonic_ns();
         if let Err(error) = ended {
             // It has not been waited for, so that its number is still its own.
@@ -159,11 +166,39 @@ impl Runner {
         Ok(Finished { begun_ns, ended_ns, status, stdout, stderr })
     }
 
-    /// Collects orphans that have ended.
+    /// Waits for a child and does nothing else, so that nothing disturbs what is timed.
+    fn await_timed(&self, child: &Child) -> Result<()> {
+        let process = watch(child)?;
+        let deadline = Instant::now() + DEADLINE;
+        while !has_ended(&process, deadline.saturating_duration_since(Instant::now()))? {
+            if self.is_interrupted() {
+                bail!("interrupted");
+            }
+            check_deadline(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a child, interrupted or not, and collects orphans.
+    fn await_reaping(&self, child: &Child) -> Result<()> {
+        let process = watch(child)?;
+        let deadline = Instant::now() + DEADLINE;
+        while !has_ended(&process, REAP_INTERVAL)? {
+            self.reap_but(Some(child.id()));
+            check_deadline(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Collects orphans that have ended.  No other child may be waited for at that time.
     pub(crate) fn reap(&self) {
+        self.reap_but(None);
+    }
+
+    fn reap_but(&self, child: Option<u32>) {
         let own = std::process::id();
         for process in processes() {
-            if process.parent == own && process.is_zombie {
+            if process.parent == own && process.is_zombie && Some(process.id) != child {
                 let _ = waitpid(Pid::from_raw(process.id.cast_signed()), WaitOptions::NOHANG);
             }
         }
@@ -236,22 +271,25 @@ pub(crate) fn monotonic_ns() -> u64 {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
-fn wait(child: &Child, go_on: &impl Fn() -> bool) -> Result<()> {
-    let process = pidfd_open(process_id(child), PidfdFlags::empty()).context("cannot watch it")?;
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if !go_on() {
-            bail!("interrupted");
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).context("the deadline is too far")?;
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => bail!("it still runs after {} s", DEADLINE.as_secs()),
-            Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error).context("cannot watch it"),
-        }
+fn watch(child: &Child) -> Result<OwnedFd> {
+    pidfd_open(process_id(child), PidfdFlags::empty()).context("cannot watch it")
+}
+
+/// Waits until a process has ended; false if it has not in time, or a signal came.
+fn has_ended(process: &OwnedFd, patience: Duration) -> Result<bool> {
+    let timeout = Timespec::try_from(patience).context("the deadline is too far")?;
+    match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error).context("cannot watch it"),
     }
+}
+
+fn check_deadline(deadline: Instant) -> Result<()> {
+    if Instant::now() >= deadline {
+        bail!("it still runs after {} s", DEADLINE.as_secs());
+    }
+    Ok(())
 }
 
 fn process_id(child: &Child) -> Pid {
