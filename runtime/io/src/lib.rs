@@ -1,2 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! (doc)
+//! `trine-io`: the process that executes what the VMs of one pod forward.
+//!
+//! A sandbox starts one per pod, with a [`trine_link::Link`] as standard input, and tells it which
+//! VMs there are and which streams each may use ([`protocol`]).  Each VM has a window
+//! ([`trine_abi::window`]) and a thread of its own that serves it: a guest that misuses its window
+//! loses it, and disturbs nobody else.
+//!
+//! ```text
+//! link ──> host::serve ──orders──> Server (one thread per VM) ──> Window (rings, in-flight table)
+//!                                     └──> Stream (one per handle: its queue and its descriptor)
+//! ```
+//!
+//! The streams of processes are what is served now.  Files and sockets will be further kinds of
+//! objects behind the same handles.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+mod host;
+pub mod protocol;
+mod server;
+mod stream;
+mod window;
+
+pub use host::{ServeError, serve};

@@ -1,2 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! (doc)
+//! Confinement of the host processes, and the one place where they touch memory shared with a VM.
+//!
+//! `trine-vmm` and `trine-io` confine *themselves*, with functions of this crate that they call at
+//! start; nothing is left to a launcher, so that no way of starting them is less confined.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`shared`] | [`shared::SharedMemory`]: a sealed memfd, accessed without references into it |
+//! | [`vmm`] | what `trine-vmm` calls |
+//! | [`io`] | what `trine-io` calls |
+//! | [`seccomp`] | system call filters: a small decision tree instead of a long list |
+//!
+//! The layers, each of which holds without the others: no privileges to gain (`no_new_privs`), no
+//! capabilities, an empty root directory, and a system call filter that kills the process.
+
+pub mod io;
+mod posture;
+pub mod seccomp;
+pub mod shared;
+pub mod vmm;
+
+pub use posture::{JailError, begin};

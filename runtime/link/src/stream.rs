@@ -8,11 +8,16 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::Duration,
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags,
+    },
 };
 
 /// Longest payload, in bytes.
@@ -79,6 +84,33 @@ impl Link {
         Ok(Self { socket: self.socket.try_clone()? })
     }
 
+    /// Bounds how long [`Link::send`] may wait for a peer that does not read.  After a failed send
+    /// the link may have half a message in it and is good for nothing but shutting down.
+    ///
+    /// # Errors
+    /// If the socket refuses, which it does not for a timeout above zero.
+    pub fn set_send_timeout(&self, timeout: Duration) -> Result<(), LinkError> {
+        Ok(self.socket.set_write_timeout(Some(timeout))?)
+    }
+
+    /// Waits until a message, or the end, can be received; false if `timeout` passed before that.
+    ///
+    /// # Errors
+    /// If the socket cannot be polled.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, LinkError> {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        loop {
+            match rustix::event::poll(&mut polled, Some(&timeout)) {
+                Err(Errno::INTR) => {}
+                other => return Ok(other.map_err(io::Error::from)? > 0),
+            }
+        }
+    }
+
     /// Closes both directions; a blocked receiver sees the end.
     pub fn shut_down(&self) {
         // An error means that the peer is gone already, which is what we want.
@@ -117,7 +149,7 @@ impl Link {
                 &mut control,
                 SendFlags::NOSIGNAL,
             ) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 other => break other.map_err(io::Error::from)?,
             }
         };
@@ -140,8 +172,8 @@ impl Link {
                 &mut control,
                 RecvFlags::CMSG_CLOEXEC,
             ) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(None),
                 other => break other.map_err(io::Error::from)?,
             }
         };
@@ -184,7 +216,7 @@ impl AsFd for Link {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, thread};
+    use std::thread;
 
     use super::*;
 
@@ -192,7 +224,7 @@ mod tests {
     fn message_with_descriptor_arrives_whole() {
         let (ours, theirs) = Link::pair().expect("socket pair");
         let peer = Link::from_descriptor(theirs);
-        let (reader, writer) = std::io::pipe().expect("pipe");
+        let (reader, writer) = io::pipe().expect("pipe");
         let big = vec![7; 3 << 20];
         let sender = thread::spawn(move || {
             ours.send(9, &big, &[writer.as_fd()]).expect("send");
@@ -206,6 +238,25 @@ mod tests {
         (&reader).read_exact(&mut got).expect("read");
         assert_eq!(&got, b"x");
         assert!(peer.receive().expect("end").is_none());
+    }
+
+    #[test]
+    fn send_to_a_peer_that_does_not_read_times_out() {
+        let (ours, _theirs) = Link::pair().expect("socket pair");
+        ours.set_send_timeout(Duration::from_millis(20)).expect("timeout");
+        let error = ours.send(1, &vec![0; 8 << 20], &[]).expect_err("nobody reads");
+        assert!(matches!(error, LinkError::Io(_)), "{error:?}");
+    }
+
+    #[test]
+    fn wait_tells_a_message_from_silence() {
+        let (ours, theirs) = Link::pair().expect("socket pair");
+        let peer = Link::from_descriptor(theirs);
+        assert!(!peer.wait(Duration::from_millis(1)).expect("poll"));
+        ours.send(1, b"x", &[]).expect("send");
+        assert!(peer.wait(Duration::from_secs(10)).expect("poll"));
+        drop(ours);
+        assert!(peer.wait(Duration::from_secs(10)).expect("poll"));
     }
 
     #[test]

@@ -5,14 +5,33 @@
 //! (`trine-io`); each [`Container`] in it is one VM (`trine-vmm`).  The library is synchronous and
 //! thread-safe; every call that waits for a guest has a deadline of its own or returns a state that
 //! can be waited on.
+//!
+//! ```text
+//! Pod ── IoProcess (link, one reader thread) ── trine-io
+//!  └─ Container ── Vm (link, one reader thread) ── trine-vmm
+//!       └─ State: what is known of its processes; changed by calls and by the reader thread
+//! ```
+//!
+//! Locks are leaves: no call is made to another part while one is held, and callbacks run without
+//! any.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod container;
 mod error;
+mod io_process;
+mod kvm;
+mod launch;
+mod libexec;
 mod pod;
+mod reader;
 mod spec;
+mod state;
+mod stdio;
+mod vm;
 
-pub use container::{Container, ContainerState, ExitStatus, ProcessState};
+pub use container::Container;
 pub use error::Error;
 pub use pod::{Pod, PodOptions};
-pub use spec::{ContainerSpec, Limits, Stdio, Stream};
+pub use spec::{ContainerSpec, Limits, Stdio, Stream, VMM_OVERHEAD_BYTES};
+pub use state::{ContainerState, ExitStatus, ProcessState};

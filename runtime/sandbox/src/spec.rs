@@ -31,6 +31,10 @@ pub struct Stdio {
     pub stderr: Stream,
 }
 
+/// What the host cgroup of a container is given beyond its memory limit: the VMM itself, and what
+/// KVM needs for the VM, so that the limit is the guest's alone.
+pub const VMM_OVERHEAD_BYTES: u64 = 32 << 20;
+
 /// Sizes and limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -39,9 +43,12 @@ pub struct Limits {
     /// vCPUs.
     pub vcpus: u32,
     /// The host cgroup of the VM: a cgroupfs path such as `/default/x` or systemd's
-    /// `slice:prefix:name`; `None` = stay in the caller's.
+    /// `slice:prefix:name`; `None` = stay in the caller's.  The latter form becomes a directory
+    /// under the slice, `prefix-name.scope`, made by Trine itself and unknown to systemd: tell
+    /// systemd to leave it alone (`Delegate=yes` on the slice's unit).
     pub cgroup: Option<String>,
-    /// The OCI `linux.resources` as JSON, applied to that cgroup.
+    /// The OCI `linux.resources` as JSON, applied to that cgroup, with [`VMM_OVERHEAD_BYTES`] on
+    /// top of a memory limit.
     pub resources: Option<String>,
 }
 

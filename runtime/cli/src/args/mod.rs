@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: what can be said, and the help that says so.
+
+mod container;
+mod image;
+mod process;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::{
+    container::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs, SpecArgs, UpdateArgs},
+    image::{ImageBuildArgs, ImageCommand, ImageListArgs, ImagePruneArgs, ImageRemoveArgs},
+    process::{CreateArgs, CreateFlags, ExecArgs},
+    run::{EmbeddedFlags, RunArgs},
+};
+
+/// Runs containers, each in a micro-VM of its own.
+///
+/// `trine run IMAGE CMD...` needs nothing else: no daemon, no containerd. The commands create,
+/// start, state, kill, delete and exec are those of an OCI runtime, with runc's flags.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trine",
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Flags before the command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// Where the state of containers is kept [default: /run/trine, or trine in $XDG_RUNTIME_DIR
+    /// for other users than root]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Append errors (and with --debug more) to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// Format of the log file
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Log what is being done; VMM and I/O process log there too
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Read cgroupsPath as systemd's SLICE:PREFIX:NAME
+    #[arg(long)]
+    pub(crate) systemd_cgroup: bool,
+    /// Where images are kept [default: /var/lib/trine/images, or trine/images in the cache directory
+    /// of other users than root]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) images: Option<PathBuf>,
+    /// Print the version of trine and of the OCI runtime spec
+    #[arg(short = 'v', long, action = ArgAction::SetTrue)]
+    pub(crate) version: bool,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// `time="..." level=... msg="..."`
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a new container and wait for it
+    Run(Box<RunArgs>),
+    /// Create a container from a bundle; `start` then runs it
+    Create(CreateArgs),
+    /// Run what `create` loaded
+    Start(IdArgs),
+    /// Print the state of a container as OCI JSON
+    State(IdArgs),
+    /// Send a signal to a container
+    Kill(KillArgs),
+    /// Delete a container that has stopped
+    Delete(DeleteArgs),
+    /// Run another command in a running container
+    Exec(Box<ExecArgs>),
+    /// List the containers under --root
+    List(ListArgs),
+    /// Show VMs, and the processes inside one
+    Ps(PsArgs),
+    /// Stop the vCPUs of a container
+    Pause(IdArgs),
+    /// Let the vCPUs of a paused container run again
+    Resume(IdArgs),
+    /// Change the host resource limits of a container
+    Update(UpdateArgs),
+    /// Write a config.json to start from
+    Spec(SpecArgs),
+    /// Print what this runtime supports as OCI features JSON
+    Features,
+    /// Build, list and remove images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Check this host, and say how to mend what is wrong
+    Doctor(DoctorArgs),
+    /// Print a shell completion script
+    Completion(CompletionArgs),
+    /// Hold one container (started by `create`; not for people)
+    #[command(hide = true)]
+    Supervise(IdArgs),
+}
+
+/// `trine doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `trine completion`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: CompletionShell,
+}
+
+/// Shells that have completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletionShell {
+    /// GNU bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}

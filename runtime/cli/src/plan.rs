@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything that is needed to create a container, wherever it was said.
+
+use std::{fs::File, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use trine::{ContainerSpec, Limits, PodOptions, Stdio};
+use trine_abi::control::{Config, Process};
+
+use crate::store::Record;
+
+/// A container to create.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The part that is plain data.
+    pub(crate) outline: Outline,
+    /// Root file system image.
+    pub(crate) image: File,
+    /// What the container is like.
+    pub(crate) config: Config,
+    /// Its first process.
+    pub(crate) process: Process,
+}
+
+/// The part of a [`Plan`] that travels to a supervisor as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Outline {
+    /// What will be on disk.
+    pub(crate) record: Record,
+    /// Network namespace of the I/O process; `None` = loopback only.
+    pub(crate) network_namespace: Option<PathBuf>,
+    /// Host cgroup of the VM and its I/O process.
+    pub(crate) cgroup: Option<String>,
+    /// OCI `linux.resources` for it, as JSON.
+    pub(crate) resources: Option<String>,
+    /// Where VMM and I/O process log.
+    pub(crate) log: Option<PathBuf>,
+}
+
+impl Plan {
+    /// How the pod is set up: each container of the command line has one of its own.
+    pub(crate) fn pod_options(&self) -> PodOptions {
+        PodOptions {
+            name: self.outline.record.id.clone(),
+            network_namespace: self.outline.network_namespace.clone(),
+            libexec: None,
+            cgroup: self.outline.cgroup.clone(),
+            log: self.outline.log.clone(),
+        }
+    }
+
+    /// How the container is set up.
+    pub(crate) fn container_spec(self, stdio: Stdio) -> ContainerSpec {
+        let Self { outline, image, config, process } = self;
+        ContainerSpec {
+            id: outline.record.id,
+            image,
+            config,
+            process,
+            stdio,
+            limits: Limits {
+                memory_bytes: outline.record.memory_bytes,
+                vcpus: outline.record.vcpus,
+                cgroup: outline.cgroup,
+                resources: outline.resources,
+            },
+        }
+    }
+}

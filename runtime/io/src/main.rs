@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `trine-io`: serves one sandbox on the link that is its standard input.
+#![forbid(unsafe_code)]
+
+use std::{os::fd::AsFd, process::ExitCode};
+
+use anyhow::Context;
+use trine_link::Link;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("trine-io: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    trine_jail::begin()?;
+    let link =
+        std::io::stdin().as_fd().try_clone_to_owned().context("cannot take over the link")?;
+    trine_io::serve(Link::from_descriptor(link), trine_jail::io::confine)?;
+    Ok(())
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a sandbox and its I/O process say to each other, over a `trine_link::Link` on the I/O
+//! process's standard input.
+//!
+//! ```text
+//! sandbox                                          trine-io
+//!  Setup       [network namespace]              ->  confines itself
+//!                                               <-  Ready
+//!  Attach      [window, doorbell, notify, ...]  ->  a thread serves the window
+//!                                               <-  Attached
+//!  AddStreams  [...]                            ->  more handles
+//!                                               <-  Added
+//!  CloseStream                                  ->  end of input, or end of a stream
+//!  RemoveStream                                 ->  the handle is gone
+//!  Detach                                       ->  what was submitted is written, all is closed
+//!                                               <-  Detached
+//!                                               <-  Violation, Failed
+//! ```
+//!
+//! Every message is one frame of kind [`REQUEST`] or [`NOTICE`] with a JSON payload, and its
+//! descriptors travel with it, in the order shown; `...` stands for those of its streams, in their
+//! order: the stream itself and, if [`StreamSpec::held`], the other end of the FIFO.
+//!
+//! VM numbers and handles are the sandbox's choice, and requests are executed in order, so that it
+//! can send them before the process has even started.  It must have seen `Attached` or `Added`
+//! before it lets a guest use the streams.
+
+use serde::{Deserialize, Serialize};
+
+/// Kind of a frame that carries a [`Request`].
+pub const REQUEST: u8 = 1;
+/// Kind of a frame that carries a [`Notice`].
+pub const NOTICE: u8 = 2;
+
+/// Most streams that one VM may have at a time.
+pub const MAX_STREAMS: usize = 1024;
+
+/// Which way the bytes of a stream go, seen from the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// The guest reads: standard input.
+    In,
+    /// The guest writes: standard output and error.
+    Out,
+}
+
+/// What a stream's descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamKind {
+    /// Anything that read(2) and write(2) work on, in non-blocking mode where it can block.
+    Plain,
+    /// As `Plain`, but the open file is shared with others, who expect it in blocking mode:
+    /// non-blocking mode is set now and taken back when the stream ends.
+    Borrowed,
+    /// A socket, in whatever mode.
+    Socket,
+}
+
+/// One stream of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSpec {
+    /// A handle that this VM never had.
+    pub handle: u32,
+    /// Which way.
+    pub direction: Direction,
+    /// What it is.
+    pub kind: StreamKind,
+    /// A second descriptor follows, the other end of the FIFO.  It is held open so that peers may
+    /// come and go: until `CloseStream` for an input, until the bytes are read for an output.
+    pub held: bool,
+}
+
+/// What the sandbox asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The first request.  With a descriptor, a network namespace to live in; without one, sockets
+    /// are refused altogether.
+    Setup {
+        /// The pod's name, for messages.
+        name: String,
+    },
+    /// A VM to serve: its window (memfd), doorbell and notification (eventfds), and first streams.
+    /// Answered by [`Notice::Attached`].
+    Attach {
+        /// A number that no VM of this process ever had.
+        vm: u32,
+        /// Its streams.
+        streams: Vec<StreamSpec>,
+    },
+    /// More streams of a VM.  Answered by [`Notice::Added`].
+    AddStreams {
+        /// The VM.
+        vm: u32,
+        /// Comes back in the answer.
+        ticket: u32,
+        /// The streams.
+        streams: Vec<StreamSpec>,
+    },
+    /// For an input: the guest sees its end after the bytes that are under way.  For an output:
+    /// closed after the writes before it.
+    CloseStream {
+        /// The VM.
+        vm: u32,
+        /// The stream.
+        handle: u32,
+    },
+    /// Drops a stream, and what waits for it.
+    RemoveStream {
+        /// The VM.
+        vm: u32,
+        /// The stream; nothing happens if there is none.
+        handle: u32,
+    },
+    /// Writes what the VM has submitted and answers [`Notice::Detached`] when that is done, at the
+    /// latest after `milliseconds`.
+    Detach {
+        /// The VM.
+        vm: u32,
+        /// How long to wait for slow readers.
+        milliseconds: u32,
+    },
+}
+
+/// What the I/O process tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// Confined, and serving.
+    Ready,
+    /// Answers [`Request::Attach`].
+    Attached {
+        /// The VM.
+        vm: u32,
+    },
+    /// Answers [`Request::AddStreams`].
+    Added {
+        /// The VM.
+        vm: u32,
+        /// From the request.
+        ticket: u32,
+    },
+    /// Answers [`Request::Detach`].
+    Detached {
+        /// The VM.
+        vm: u32,
+        /// Bytes that were submitted and could not be written in time.
+        lost_bytes: u64,
+    },
+    /// A guest broke the rules of the window, which is not served any more.
+    Violation {
+        /// The VM.
+        vm: u32,
+        /// Which rule, one line.
+        reason: String,
+    },
+    /// Something failed on the host's side.
+    Failed {
+        /// The VM that is not served because of it; `None`: the whole process ends.
+        vm: Option<u32>,
+        /// What, one line.
+        reason: String,
+    },
+}

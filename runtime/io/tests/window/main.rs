@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The I/O server over real windows; the tests play the sandbox and the guest kernel.
+
+mod common;
+mod hostile;
+mod streams;

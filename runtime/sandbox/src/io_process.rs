@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The sandbox's side of `trine-io`: its link, and what it has answered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use trine_io::protocol::{NOTICE, Notice, REQUEST, Request};
+use trine_link::{Link, LinkError};
+
+use crate::{
+    Error,
+    cgroup::Cgroup,
+    launch::{HostProcess, Launch},
+    stdio::OpenStdio,
+};
+
+/// How long the I/O process may take to read a request, and to answer one.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to end when its link is closed.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the I/O process has said.
+#[derive(Debug, Default)]
+struct Answers {
+    ready: bool,
+    attached: BTreeSet<u32>,
+    added: BTreeSet<(u32, u32)>,
+    detached: BTreeSet<u32>,
+    failed: BTreeMap<u32, String>,
+    /// It has ended, and why.
+    ended: Option<String>,
+}
+
+/// The I/O process of a pod.
+#[derive(Debug)]
+pub(crate) struct IoProcess {
+    process: HostProcess,
+    sender: Mutex<Link>,
+    receiver: Link,
+    answers: Mutex<Answers>,
+    changed: Condvar,
+}
+
+/// What the reader thread tells of.
+pub(crate) enum Trouble {
+    /// One VM cannot be served any more.
+    Vm(u32, String),
+    /// None can.
+    All(String),
+}
+
+impl IoProcess {
+    /// Starts the process; it confines itself meanwhile.
+    pub(crate) fn start(
+        folder: &Path,
+        name: &str,
+        network: Option<OwnedFd>,
+        log: &File,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Self, Error> {
+        let host = |error: LinkError| Error::host("make a link to trine-io", into_io(error));
+        let (sender, theirs) = Link::pair().map_err(host)?;
+        let receiver = sender.try_clone().map_err(host)?;
+        sender.set_send_timeout(PATIENCE).map_err(host)?;
+        let program = folder.join("trine-io");
+        let launch = Launch { program: &program, name, link: theirs, log, cgroup };
+        let process = launch.start()?;
+        let started = Self {
+            process,
+            sender: Mutex::new(sender),
+            receiver,
+            answers: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let network: Vec<_> = network.iter().map(AsFd::as_fd).collect();
+        started.send(&Request::Setup { name: name.to_owned() }, &network)?;
+        Ok(started)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    fn send(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        let refuse = |source| Error::host("send a request to trine-io", source);
+        let payload =
+            serde_json::to_vec(request).map_err(|error| refuse(std::io::Error::other(error)))?;
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        sender.send(REQUEST, &payload, files).map_err(|error| refuse(into_io(error)))
+    }
+
+    /// Hands over a VM's window and its first streams.  Answered by [`Self::await_attached`].
+    pub(crate) fn attach(
+        &self,
+        vm: u32,
+        window: [BorrowedFd<'_>; 3],
+        stdio: &OpenStdio,
+    ) -> Result<(), Error> {
+        let files: Vec<_> = window.into_iter().chain(stdio.files()).collect();
+        self.send(&Request::Attach { vm, streams: stdio.specs.clone() }, &files)
+    }
+
+    /// Waits until a VM is served.
+    pub(crate) fn await_attached(&self, vm: u32) -> Result<(), Error> {
+        self.wait_for(Some(vm), PATIENCE, |answers| answers.attached.remove(&vm))
+    }
+
+    /// Hands over more streams, and waits until they can be used.
+    pub(crate) fn add(&self, vm: u32, ticket: u32, stdio: &OpenStdio) -> Result<(), Error> {
+        let files: Vec<_> = stdio.files().collect();
+        self.send(&Request::AddStreams { vm, ticket, streams: stdio.specs.clone() }, &files)?;
+        self.wait_for(Some(vm), PATIENCE, |answers| answers.added.remove(&(vm, ticket)))
+    }
+
+    /// Ends an input, or closes an output.
+    pub(crate) fn close(&self, vm: u32, handle: u32) -> Result<(), Error> {
+        self.send(&Request::CloseStream { vm, handle }, &[])
+    }
+
+    /// Drops a stream.
+    pub(crate) fn remove(&self, vm: u32, handle: u32) -> Result<(), Error> {
+        self.send(&Request::RemoveStream { vm, handle }, &[])
+    }
+
+    /// Has what the VM submitted written, and its streams closed; waits for that.  True if it was
+    /// done in time.
+    pub(crate) fn detach(&self, vm: u32, patience: Duration) -> bool {
+        let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let patience = patience + Duration::from_secs(1);
+        self.send(&Request::Detach { vm, milliseconds }, &[]).is_ok()
+            && self.wait_for(Some(vm), patience, |answers| answers.detached.remove(&vm)).is_ok()
+    }
+
+    /// Waits until the process is confined and serves.
+    pub(crate) fn await_ready(&self) -> Result<(), Error> {
+        self.wait_for(None, PATIENCE, |answers| answers.ready)
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) fn await_end(&self) {
+        let mut answers = self.lock();
+        while answers.ended.is_none() {
+            answers = self.changed.wait(answers).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Why the process has ended, if it has.
+    pub(crate) fn end_reason(&self) -> Option<String> {
+        self.lock().ended.clone()
+    }
+
+    /// Closes the link, which ends the process, and reaps it.
+    pub(crate) fn stop(&self) {
+        self.receiver.shut_down();
+        self.process.wait(END_PATIENCE);
+        self.process.reap();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for(
+        &self,
+        vm: Option<u32>,
+        patience: Duration,
+        mut answered_fn: impl FnMut(&mut Answers) -> bool,
+    ) -> Result<(), Error> {
+        let until = Instant::now() + patience;
+        let mut answers = self.lock();
+        loop {
+            if answered_fn(&mut answers) {
+                return Ok(());
+            }
+            let failure = vm.and_then(|vm| answers.failed.get(&vm)).or(answers.ended.as_ref());
+            if let Some(reason) = failure {
+                let source = std::io::Error::other(reason.clone());
+                return Err(Error::host("serve the container's streams", source));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let seconds = patience.as_secs();
+                return Err(Error::Timeout { what: "trine-io".into(), seconds });
+            }
+            let waited = self.changed.wait_timeout(answers, left);
+            answers = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The reader thread: takes answers until the process has ended, and tells of trouble.
+    pub(crate) fn read(&self, mut trouble_fn: impl FnMut(Trouble)) {
+        let reason = loop {
+            let notice = match self.receiver.receive() {
+                Ok(Some(message)) if message.kind == NOTICE => {
+                    serde_json::from_slice::<Notice>(&message.payload)
+                }
+                Ok(Some(message)) => break format!("sent a frame of kind {}", message.kind),
+                Ok(None) => break self.describe_end(),
+                Err(error) => break error.to_string(),
+            };
+            let Ok(notice) = notice else {
+                break "sent a malformed notice".to_owned();
+            };
+            match notice {
+                Notice::Ready => self.answer(|answers| answers.ready = true),
+                Notice::Attached { vm } => {
+                    self.answer(|answers| {
+                        answers.attached.insert(vm);
+                    });
+                }
+                Notice::Added { vm, ticket } => {
+                    self.answer(|answers| {
+                        answers.added.insert((vm, ticket));
+                    });
+                }
+                Notice::Detached { vm, lost_bytes: _ } => self.answer(|answers| {
+                    answers.detached.insert(vm);
+                    answers.failed.remove(&vm);
+                }),
+                Notice::Violation { vm, reason } => {
+                    let reason = format!("guest broke the rules of its window: {reason}");
+                    self.answer(|answers| drop(answers.failed.insert(vm, reason.clone())));
+                    trouble_fn(Trouble::Vm(vm, reason));
+                }
+                Notice::Failed { vm: Some(vm), reason } => {
+                    let reason = format!("trine-io: {reason}");
+                    self.answer(|answers| drop(answers.failed.insert(vm, reason.clone())));
+                    trouble_fn(Trouble::Vm(vm, reason));
+                }
+                Notice::Failed { vm: None, reason } => break reason,
+            }
+        };
+        // Whatever it was: a process that does not keep to the protocol is of no use.
+        self.process.kill();
+        let reason = format!("trine-io: {reason}");
+        self.answer(|answers| answers.ended = Some(reason.clone()));
+        trouble_fn(Trouble::All(reason));
+    }
+
+    fn describe_end(&self) -> String {
+        if self.process.wait(END_PATIENCE)
+            && let Some(end) = self.process.end()
+        {
+            return format!("the process {end}");
+        }
+        "the process closed its link".to_owned()
+    }
+
+    fn answer(&self, change_fn: impl FnOnce(&mut Answers)) {
+        change_fn(&mut self.lock());
+        self.changed.notify_all();
+    }
+}
+
+/// The I/O error behind a failed link.
+pub(crate) fn into_io(error: LinkError) -> std::io::Error {
+    match error {
+        LinkError::Io(error) => error,
+        other => std::io::Error::other(other),
+    }
+}
