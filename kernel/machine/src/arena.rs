@@ -96,10 +96,8 @@ impl Arena {
         let arena = Self {
             base,
             ram_bytes,
-            // SAFETY: within RAM, as asserted.
-            counts: unsafe { base.add(counts_at as usize) }.cast(),
-            // SAFETY: within RAM, as asserted.
-            blocks: unsafe { base.add(blocks_at as usize) }.cast(),
+            counts: base.wrapping_add(counts_at as usize).cast(),
+            blocks: base.wrapping_add(blocks_at as usize).cast(),
             free: Mutex::new(Free {
                 lowest: end.div_ceil(PAGE_SIZE) / BLOCK_FRAMES,
                 frames: 0,
@@ -120,7 +118,7 @@ impl Arena {
             block.count = (BLOCK_FRAMES - used) as u32;
             free.frames += BLOCK_FRAMES - used;
             // SAFETY: the block lies in the bookkeeping that was sized above.
-            unsafe { arena.blocks.add(index as usize).write(block) };
+            unsafe { arena.blocks.wrapping_add(index as usize).write(block) };
         }
         drop(free);
         arena
@@ -173,13 +171,11 @@ impl Arena {
     /// Where a physical address of RAM or of an image is mapped.
     pub(crate) fn pointer(&self, address: u64) -> *mut u8 {
         if address < self.ram_bytes {
-            // SAFETY: within RAM.
-            return unsafe { self.base.add(address as usize) };
+            return self.base.wrapping_add(address as usize);
         }
         for (slot, pointer) in &self.images {
             if address >= slot.base && address - slot.base < slot.bytes {
-                // SAFETY: within the image.
-                return unsafe { pointer.add((address - slot.base) as usize) }.cast_mut();
+                return pointer.wrapping_add((address - slot.base) as usize).cast_mut();
             }
         }
         unreachable!("address {address:#x} is neither RAM nor image")
@@ -194,14 +190,14 @@ impl Arena {
     pub(crate) fn count(&self, frame: u32) -> &AtomicU32 {
         assert!(u64::from(frame) < self.ram_bytes / PAGE_SIZE);
         // SAFETY: one counter a frame, and the frame exists.
-        unsafe { &*self.counts.add(frame as usize) }
+        unsafe { &*self.counts.wrapping_add(frame as usize) }
     }
 
-    fn block(&self, free: &mut Free, index: u64) -> &mut Block {
-        let _ = free;
+    /// The bookkeeping of a block, which belongs to who holds `free`.
+    fn block<'a>(&self, _free: &'a mut Free, index: u64) -> &'a mut Block {
         assert!(index < self.ram_bytes / HUGE_PAGE_SIZE);
         // SAFETY: the block exists; holding `free` mutably makes this the only reference.
-        unsafe { &mut *self.blocks.add(index as usize) }
+        unsafe { &mut *self.blocks.wrapping_add(index as usize) }
     }
 
     /// Takes one frame with a reference count of 1; says whether it is known to be zero.
@@ -312,7 +308,7 @@ impl Arena {
                 // A host that still watches this page emulates the first few writes one by one: a
                 // string instruction would be emulated to its end.
                 // SAFETY: entry < 512, within the frame, which nobody else owns.
-                unsafe { table.add(entry).write_volatile(0) };
+                unsafe { table.wrapping_add(entry).write_volatile(0) };
             }
         }
         Some(frame)
@@ -343,7 +339,6 @@ impl Arena {
 ///
 /// # Panics
 /// If `ram_bytes` is not a multiple of 2 MiB.
-#[cfg(any(test, not(target_os = "none")))]
 pub fn for_tests(ram_bytes: u64, image: &'static [u8]) -> &'static Arena {
     extern crate alloc;
     use alloc::{alloc::alloc_zeroed, boxed::Box};
@@ -363,6 +358,8 @@ pub fn for_tests(ram_bytes: u64, image: &'static [u8]) -> &'static Arena {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]

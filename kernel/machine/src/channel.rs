@@ -59,8 +59,8 @@ impl Channel {
                 // SAFETY: `pieces` stays within the ring's data; the target is private memory.
                 unsafe {
                     raw::copy(
-                        self.to_kernel.add(DATA_OFFSET as usize + offset as usize),
-                        self.incoming.as_mut_ptr().add(at),
+                        self.to_kernel.wrapping_add(DATA_OFFSET as usize + offset as usize),
+                        self.incoming.as_mut_ptr().wrapping_add(at),
                         bytes as usize,
                     );
                 }
@@ -100,8 +100,8 @@ impl Channel {
             // SAFETY: `pieces` stays within the ring's data; the source is private memory.
             unsafe {
                 raw::copy(
-                    data.as_ptr().add(done),
-                    self.from_kernel.add(DATA_OFFSET as usize + offset as usize),
+                    data.as_ptr().wrapping_add(done),
+                    self.from_kernel.wrapping_add(DATA_OFFSET as usize + offset as usize),
                     bytes as usize,
                 );
             }
@@ -119,5 +119,5 @@ impl Channel {
 
 fn word<'a>(ring: *mut u8, offset: u64) -> &'a AtomicU32 {
     // SAFETY: an aligned word of the ring's header page, which is mapped for ever.
-    unsafe { AtomicU32::from_ptr(ring.add(offset as usize).cast()) }
+    unsafe { AtomicU32::from_ptr(ring.wrapping_add(offset as usize).cast()) }
 }

@@ -189,14 +189,12 @@ impl Cpu {
             }
             trap::PAGE_FAULT => {
                 let code = self.error_code(registers);
-                // SAFETY: this vCPU's data page; the nucleus wrote the word before it came here.
-                let address = unsafe { (&raw const (*self.data).fault_address).read_volatile() };
+                let address = self.data_word(core::mem::offset_of!(Data, fault_address));
                 Trap::PageFault { address, code }
             }
             _ => {
                 let code = self.error_code(registers);
-                // SAFETY: as above.
-                let vector = unsafe { (&raw const (*self.data).vector).read_volatile() };
+                let vector = self.data_word(core::mem::offset_of!(Data, vector));
                 Trap::Exception { vector: vector as u8, code }
             }
         }
@@ -209,12 +207,17 @@ impl Cpu {
             "exception in the kernel at {:#x}, rsp {:#x}, fault address {:#x}",
             registers.rip,
             registers.rsp,
-            // SAFETY: this vCPU's data page.
-            unsafe { (&raw const (*self.data).fault_address).read_volatile() },
+            self.data_word(core::mem::offset_of!(Data, fault_address)),
         );
-        let at = self.data as u64 - DATA_PAGE + EXCEPTION_STACK - 48;
-        // SAFETY: the exception stack lies in this vCPU's data page.
-        unsafe { (at as *const u64).read_volatile() & 0xffff_ffff }
+        self.data_word((EXCEPTION_STACK - DATA_PAGE) as usize - 48) & 0xffff_ffff
+    }
+
+    /// A word of the nucleus' data page, which the nucleus or the CPU wrote.
+    fn data_word(&self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8) && offset < 4096);
+        let word = self.data.cast::<u8>().wrapping_add(offset).cast::<u64>();
+        // SAFETY: an aligned word of this vCPU's data page.
+        unsafe { word.read_volatile() }
     }
 
     fn load_bases(&self, bases: &Bases) {

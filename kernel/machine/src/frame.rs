@@ -6,7 +6,7 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use trine_abi::layout::PAGE_SIZE;
+use trine_abi::layout::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
 use crate::{Arena, raw};
 
@@ -73,7 +73,7 @@ impl Frame {
     pub fn read(&self, offset: usize, to: &mut [u8]) {
         assert!(offset <= PAGE_BYTES && to.len() <= PAGE_BYTES - offset);
         // SAFETY: within the frame, as asserted; `to` is private memory.
-        unsafe { raw::copy(self.pointer().add(offset), to.as_mut_ptr(), to.len()) };
+        unsafe { raw::copy(self.pointer().wrapping_add(offset), to.as_mut_ptr(), to.len()) };
     }
 
     /// Copies bytes in, from `offset` on.
@@ -83,7 +83,7 @@ impl Frame {
     pub fn write(&self, offset: usize, from: &[u8]) {
         assert!(offset <= PAGE_BYTES && from.len() <= PAGE_BYTES - offset);
         // SAFETY: within the frame, as asserted; `from` is private memory.
-        unsafe { raw::copy(from.as_ptr(), self.pointer().add(offset), from.len()) };
+        unsafe { raw::copy(from.as_ptr(), self.pointer().wrapping_add(offset), from.len()) };
     }
 
     /// Zeroes a range.
@@ -93,7 +93,7 @@ impl Frame {
     pub fn zero(&self, offset: usize, bytes: usize) {
         assert!(offset <= PAGE_BYTES && bytes <= PAGE_BYTES - offset);
         // SAFETY: within the frame, as asserted.
-        unsafe { raw::fill(self.pointer().add(offset), 0, bytes) };
+        unsafe { raw::fill(self.pointer().wrapping_add(offset), 0, bytes) };
     }
 
     /// The aligned 32-bit word at `offset`, for futexes.
@@ -104,7 +104,7 @@ impl Frame {
         assert!(offset.is_multiple_of(4) && offset < PAGE_BYTES);
         // SAFETY: aligned and within the frame, which lives as long as this owner; everybody else
         // reaches it with atomic or opaque accesses.
-        unsafe { AtomicU32::from_ptr(self.pointer().add(offset).cast()) }
+        unsafe { AtomicU32::from_ptr(self.pointer().wrapping_add(offset).cast()) }
     }
 }
 
@@ -127,6 +127,42 @@ impl Drop for Frame {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frame({:#x})", self.address())
+    }
+}
+
+/// The only owner of 2 MiB of RAM in a row, aligned.
+#[derive(Debug)]
+pub struct HugeFrame {
+    arena: &'static Arena,
+    first: u32,
+}
+
+impl HugeFrame {
+    /// Takes 2 MiB that read as zero.
+    pub fn zeroed(arena: &'static Arena) -> Option<Self> {
+        let (first, fresh) = arena.take_block()?;
+        let block = Self { arena, first };
+        if !fresh {
+            let pointer = arena.pointer(u64::from(first) * PAGE_SIZE);
+            // SAFETY: a whole block of RAM, which is ours alone.
+            unsafe { raw::fill(pointer, 0, HUGE_PAGE_SIZE as usize) };
+        }
+        Some(block)
+    }
+
+    /// Gives the block to the caller: one reference to each of its frames.
+    pub(crate) fn into_address(self) -> u64 {
+        let address = u64::from(self.first) * PAGE_SIZE;
+        core::mem::forget(self);
+        address
+    }
+}
+
+impl Drop for HugeFrame {
+    fn drop(&mut self) {
+        for number in self.first..self.first + (HUGE_PAGE_SIZE / PAGE_SIZE) as u32 {
+            drop(Frame::from_raw(self.arena, number));
+        }
     }
 }
 
@@ -186,6 +222,6 @@ impl Page {
     pub fn read(&self, offset: usize, to: &mut [u8]) {
         assert!(offset <= PAGE_BYTES && to.len() <= PAGE_BYTES - offset);
         // SAFETY: within the page, as asserted; `to` is private memory.
-        unsafe { raw::copy(self.pointer().add(offset), to.as_mut_ptr(), to.len()) };
+        unsafe { raw::copy(self.pointer().wrapping_add(offset), to.as_mut_ptr(), to.len()) };
     }
 }

@@ -18,8 +18,12 @@
 //! | [`window`] | the kernel's end of the rings to the I/O server |
 //! | [`channel`] | the kernel's end of the control rings to the VMM |
 //! | [`cpu`] | this vCPU: running application code, VMM calls, the clock |
-#![cfg_attr(not(test), no_std)]
+#![no_std]
 #![expect(unsafe_code, reason = "this crate is where the guest kernel's unsafe code lives")]
+
+#[cfg(test)]
+#[macro_use]
+extern crate std;
 
 pub mod arena;
 pub mod channel;
@@ -33,5 +37,5 @@ pub mod window;
 
 pub use arena::Arena;
 pub use context::Registers;
-pub use frame::{Frame, ImagePage, Page};
+pub use frame::{Frame, HugeFrame, ImagePage, Page};
 pub use space::{Access, AddressSpace, OutOfMemory};

@@ -72,19 +72,19 @@ impl Window {
     fn word(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset < SUBMISSIONS);
         // SAFETY: aligned and within the window.
-        unsafe { AtomicU32::from_ptr(self.base.add(offset).cast()) }
+        unsafe { AtomicU32::from_ptr(self.base.wrapping_add(offset).cast()) }
     }
 
     fn copy_in(&self, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= WINDOW_BYTES as usize);
         // SAFETY: within the window; `from` is private memory.
-        unsafe { raw::copy(from.as_ptr(), self.base.add(offset), from.len()) };
+        unsafe { raw::copy(from.as_ptr(), self.base.wrapping_add(offset), from.len()) };
     }
 
     fn copy_out(&self, offset: usize, to: &mut [u8]) {
         assert!(offset + to.len() <= WINDOW_BYTES as usize);
         // SAFETY: within the window; `to` is private memory.
-        unsafe { raw::copy(self.base.add(offset), to.as_mut_ptr(), to.len()) };
+        unsafe { raw::copy(self.base.wrapping_add(offset), to.as_mut_ptr(), to.len()) };
     }
 
     /// Takes a free request and its buffer; `None` while all are in flight.

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What every object of the personality may use without knowing the kernel: frames, the clock,
-//! the window, the log.
+//! random numbers, the window, the log, and who is there.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::fmt;
+use core::{fmt, sync::atomic::AtomicBool};
 
+use rand_chacha::{ChaCha20Rng, rand_core::{Rng, SeedableRng}};
 use trine_machine::{Arena, window::Window};
 
-use crate::sync::Lock;
+use crate::{kernel::Timers, process::{Registry, TaskRef}, sync::Lock};
 
 /// Seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,9 +33,41 @@ pub struct Services {
     pub woken: Lock<Vec<u32>>,
     /// Lines for the host's log.
     pub log: Lock<Vec<Vec<u8>>>,
+    /// Who is woken when.
+    pub timers: Timers,
+    /// All tasks and processes, and the task whose system call is being served.
+    pub registry: Registry,
+    /// A copy to or from application memory found no free frame.
+    pub(crate) out_of_memory: AtomicBool,
+    /// Process timers that came due: process id, timer.
+    pub(crate) due_timers: Lock<Vec<(u32, u32)>>,
+    random: Lock<ChaCha20Rng>,
 }
 
 impl Services {
+    /// Makes the services; `seed` must be fresh and secret.
+    pub fn new(
+        arena: &'static Arena,
+        monotonic_fn: fn() -> u64,
+        realtime_offset_ns: u64,
+        window: Option<Window>,
+        seed: [u8; 32],
+    ) -> ServicesRef {
+        Arc::new(Self {
+            arena,
+            monotonic_fn,
+            realtime_offset_ns,
+            window: Lock::new(window),
+            woken: Lock::new(Vec::new()),
+            log: Lock::new(Vec::new()),
+            timers: Timers::default(),
+            registry: Registry::default(),
+            out_of_memory: AtomicBool::new(false),
+            due_timers: Lock::new(Vec::new()),
+            random: Lock::new(ChaCha20Rng::from_seed(seed)),
+        })
+    }
+
     /// CLOCK_MONOTONIC in nanoseconds.
     pub fn monotonic_ns(&self) -> u64 {
         (self.monotonic_fn)()
@@ -55,6 +88,21 @@ impl Services {
         if log.len() < 64 {
             log.push(alloc::format!("{line}").into_bytes());
         }
+    }
+
+    /// Fills `to` with random bytes that nobody can predict.
+    pub fn random(&self, to: &mut [u8]) {
+        self.random.lock().fill_bytes(to);
+    }
+
+    /// A random number.
+    pub fn random_u64(&self) -> u64 {
+        self.random.lock().next_u64()
+    }
+
+    /// The task whose system call is being served, if any: who "self" is.
+    pub fn current(&self) -> Option<TaskRef> {
+        self.registry.current()
     }
 }
 

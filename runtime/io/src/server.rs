@@ -81,6 +81,8 @@ pub(crate) struct Server {
     window: Window,
     epoll: OwnedFd,
     orders: Receiver<Order>,
+    /// Orders for the next round.
+    kept: Vec<Order>,
     notices: Notices,
     streams: BTreeMap<u32, Stream>,
     /// Handle of each id in flight.
@@ -114,6 +116,7 @@ impl Server {
             window,
             epoll,
             orders,
+            kept: Vec::new(),
             notices,
             streams: BTreeMap::new(),
             in_flight: [None; 64],
@@ -173,13 +176,17 @@ impl Server {
     }
 
     /// One round: requests, orders, answers, sleep.  Returns the deadline when detached.
+    ///
+    /// Orders and submissions come by different ways.  A stream is added before a submission that
+    /// was made after its `Added`, since new orders are looked for after the submissions are seen.
+    /// A stream is closed after the submissions that were made before its `CloseStream`, since
+    /// other orders are kept until the submissions have been looked for once more.
     fn turn(&mut self) -> Result<Option<Instant>, ServerError> {
+        let orders = std::mem::take(&mut self.kept);
         let mut taken = std::mem::take(&mut self.taken);
         taken.clear();
         self.window.take(&mut taken)?;
-        // After the submissions are seen, streams that a guest was told of are here; what closes a
-        // stream comes after what was submitted to it.
-        let orders = self.receive()?;
+        self.receive()?;
         for request in &taken {
             self.submit(request)?;
         }
@@ -191,15 +198,14 @@ impl Server {
         let idle = taken.is_empty();
         self.taken = taken;
         self.window.publish()?;
-        if idle || !self.spin()? {
+        if self.kept.is_empty() && (idle || !self.spin()?) {
             self.sleep()?;
         }
         Ok(None)
     }
 
-    /// Adds streams that wait to be; returns the other orders.
-    fn receive(&mut self) -> Result<Vec<Order>, ServerError> {
-        let mut others = Vec::new();
+    /// Adds streams that wait to be, and keeps the other orders.
+    fn receive(&mut self) -> Result<(), ServerError> {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Add { streams, ticket }) => {
@@ -208,12 +214,12 @@ impl Server {
                     }
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
-                Ok(other) => others.push(other),
-                Err(TryRecvError::Empty) => return Ok(others),
+                Ok(other) => self.kept.push(other),
+                Err(TryRecvError::Empty) => return Ok(()),
                 // The process is about to end.
                 Err(TryRecvError::Disconnected) => {
-                    others.push(Order::Detach { deadline: Instant::now() });
-                    return Ok(others);
+                    self.kept.push(Order::Detach { deadline: Instant::now() });
+                    return Ok(());
                 }
             }
         }
@@ -424,7 +430,8 @@ impl Server {
     /// After a failure: the VM's streams are closed, and the detach that follows is answered.
     fn await_detach(&mut self) {
         self.release_all();
-        while let Ok(order) = self.orders.recv() {
+        let mut kept = std::mem::take(&mut self.kept).into_iter();
+        while let Some(order) = kept.next().or_else(|| self.orders.recv().ok()) {
             match order {
                 Order::Detach { .. } => {
                     self.notices.send(&Notice::Detached { vm: self.vm, lost_bytes: 0 });

@@ -33,6 +33,9 @@ pub enum Error {
     /// The boot request cannot be used.
     #[error("boot request is unusable: {0}")]
     Request(String),
+    /// The process cannot be confined.
+    #[error("cannot confine the vmm")]
+    Jail(#[from] trine_jail::JailError),
     /// The link to the sandbox failed.
     #[error("link to the sandbox failed")]
     Link(#[from] trine_link::LinkError),

@@ -10,6 +10,10 @@ fn main() -> ExitCode {
         println!("trine-vmm {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
+    if let Err(error) = trine_jail::begin() {
+        eprintln!("trine-vmm: {:#}", anyhow::Error::from(error));
+        return ExitCode::FAILURE;
+    }
     let link = match rustix::io::dup(rustix::stdio::stdin()) {
         Ok(descriptor) => Link::from_descriptor(descriptor),
         Err(error) => {

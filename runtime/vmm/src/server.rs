@@ -99,6 +99,8 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
 impl Server {
     fn run(mut self, link: &Link, stages: Stages) -> Result<(), Error> {
         vcpu::install_signal_handler()?;
+        // Before the first thread: capabilities belong to threads, and the filter is inherited.
+        trine_jail::vmm::confine()?;
         notice(link, &Notice::Booted)?;
         let vcpus = core::mem::take(&mut self.machine.vcpus);
         let Self { machine, shared, mut control } = self;

@@ -90,7 +90,7 @@ impl<'a> PageTables<'a> {
     fn walk(&mut self, virt: u64, shift: u32) -> Result<u64, Error> {
         let mut table = self.root;
         for level in [39, 30, 21] {
-            if level < shift || level == shift {
+            if level <= shift {
                 break;
             }
             let index = virt >> level & 511;

@@ -101,7 +101,7 @@ impl Shared {
         let thread = self.thread.load(Ordering::SeqCst);
         if thread != 0 {
             // SAFETY: signals a thread of this process, or nobody if it has just ended.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, KICK_SIGNAL) };
+            unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, KICK_SIGNAL) };
         }
         signal(&self.wake);
     }

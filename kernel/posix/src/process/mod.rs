@@ -1,2 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To come.
+//! Tasks, processes, signals, credentials.
+//!
+//! A [`Task`] is a thread; a [`Process`] is a thread group with what its threads share.  Both are
+//! found through the [`Registry`] of [`crate::services::Services`].
+
+pub mod creds;
+mod delivery;
+pub(crate) mod exit;
+pub(crate) mod exec;
+pub(crate) mod frame;
+pub(crate) mod timers;
+pub mod group;
+mod registry;
+pub mod signal;
+pub mod task;
+
+pub use creds::Creds;
+pub use group::{Limits, Process, Terminal};
+pub use registry::Registry;
+pub use task::{Task, TaskRef};

@@ -1,2 +1,343 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To come.
+//! The system calls: the table, and one file per family.
+//!
+//! A call is a function of [`Cx`] and its typed arguments.  The type says how the register is read:
+//! `i32` and `u32` take the low half, as Linux does for `int` arguments.
+
+mod credentials;
+mod descriptor;
+mod directory;
+mod event;
+mod exec;
+mod file;
+pub mod futex;
+mod limits;
+mod memory;
+mod mount;
+pub mod names;
+mod path;
+mod poll;
+mod prctl;
+mod process;
+mod sched;
+mod signal;
+mod stat;
+mod system;
+mod time;
+mod timer;
+mod transfer;
+mod wait;
+mod xattr;
+
+use crate::{
+    Errno,
+    cx::{Cx, SysResult},
+};
+
+/// An argument register as a type.
+trait Argument {
+    fn from_register(register: u64) -> Self;
+}
+
+impl Argument for u64 {
+    fn from_register(register: u64) -> Self {
+        register
+    }
+}
+
+impl Argument for i64 {
+    fn from_register(register: u64) -> Self {
+        register.cast_signed()
+    }
+}
+
+impl Argument for usize {
+    fn from_register(register: u64) -> Self {
+        register as Self
+    }
+}
+
+impl Argument for u32 {
+    fn from_register(register: u64) -> Self {
+        register as Self
+    }
+}
+
+impl Argument for i32 {
+    fn from_register(register: u64) -> Self {
+        (register as u32).cast_signed()
+    }
+}
+
+/// Makes `fn $table(cx, number, arguments) -> Option<SysResult>` from lines
+/// `NUMBER NAME => module::function(types...);`.
+macro_rules! table {
+    ($table:ident: $($number:literal $name:ident => $module:ident::$function:ident($($kind:ty),*);)*) => {
+        $(const _: () = assert!(names::is($number, stringify!($name)));)*
+
+        fn $table(cx: &mut Cx<'_>, number: u64, arguments: [u64; 6]) -> Option<SysResult> {
+            Some(match number {
+                $($number => {
+                    let mut registers = arguments.into_iter();
+                    let _ = &mut registers;
+                    $module::$function(
+                        cx,
+                        $(<$kind as Argument>::from_register(registers.next().unwrap_or(0))),*
+                    )
+                })*
+                _ => return None,
+            })
+        }
+    };
+}
+
+// Processes, memory, signals, time.
+table! { process_table:
+    9 mmap => memory::sys_mmap(u64, u64, u32, u32, i32, u64);
+    10 mprotect => memory::sys_mprotect(u64, u64, u32);
+    11 munmap => memory::sys_munmap(u64, u64);
+    12 brk => memory::sys_brk(u64);
+    13 rt_sigaction => signal::sys_rt_sigaction(u32, u64, u64, u64);
+    14 rt_sigprocmask => signal::sys_rt_sigprocmask(u32, u64, u64, u64);
+    15 rt_sigreturn => signal::sys_rt_sigreturn();
+    24 sched_yield => sched::sys_sched_yield();
+    25 mremap => memory::sys_mremap(u64, u64, u64, u32, u64);
+    26 msync => memory::sys_msync(u64, u64, u32);
+    27 mincore => memory::sys_mincore(u64, u64, u64);
+    28 madvise => memory::sys_madvise(u64, u64, u32);
+    34 pause => signal::sys_pause();
+    35 nanosleep => time::sys_nanosleep(u64, u64);
+    36 getitimer => timer::sys_getitimer(u32, u64);
+    37 alarm => timer::sys_alarm(u32);
+    38 setitimer => timer::sys_setitimer(u32, u64, u64);
+    39 getpid => process::sys_getpid();
+    56 clone => process::sys_clone(u64, u64, u64, u64, u64);
+    57 fork => process::sys_fork();
+    58 vfork => process::sys_vfork();
+    59 execve => exec::sys_execve(u64, u64, u64);
+    60 exit => process::sys_exit(i32);
+    61 wait4 => wait::sys_wait4(i32, u64, u32, u64);
+    62 kill => signal::sys_kill(i32, u32);
+    63 uname => system::sys_uname(u64);
+    96 gettimeofday => time::sys_gettimeofday(u64, u64);
+    97 getrlimit => limits::sys_getrlimit(u32, u64);
+    98 getrusage => limits::sys_getrusage(i32, u64);
+    99 sysinfo => system::sys_sysinfo(u64);
+    100 times => limits::sys_times(u64);
+    102 getuid => credentials::sys_getuid();
+    104 getgid => credentials::sys_getgid();
+    105 setuid => credentials::sys_setuid(u32);
+    106 setgid => credentials::sys_setgid(u32);
+    107 geteuid => credentials::sys_geteuid();
+    108 getegid => credentials::sys_getegid();
+    109 setpgid => process::sys_setpgid(i32, i32);
+    110 getppid => process::sys_getppid();
+    111 getpgrp => process::sys_getpgrp();
+    112 setsid => process::sys_setsid();
+    113 setreuid => credentials::sys_setreuid(u32, u32);
+    114 setregid => credentials::sys_setregid(u32, u32);
+    115 getgroups => credentials::sys_getgroups(i32, u64);
+    116 setgroups => credentials::sys_setgroups(i32, u64);
+    117 setresuid => credentials::sys_setresuid(u32, u32, u32);
+    118 getresuid => credentials::sys_getresuid(u64, u64, u64);
+    119 setresgid => credentials::sys_setresgid(u32, u32, u32);
+    120 getresgid => credentials::sys_getresgid(u64, u64, u64);
+    121 getpgid => process::sys_getpgid(i32);
+    122 setfsuid => credentials::sys_setfsuid(u32);
+    123 setfsgid => credentials::sys_setfsgid(u32);
+    124 getsid => process::sys_getsid(i32);
+    125 capget => credentials::sys_capget(u64, u64);
+    126 capset => credentials::sys_capset(u64, u64);
+    127 rt_sigpending => signal::sys_rt_sigpending(u64, u64);
+    128 rt_sigtimedwait => signal::sys_rt_sigtimedwait(u64, u64, u64, u64);
+    129 rt_sigqueueinfo => signal::sys_rt_sigqueueinfo(i32, u32, u64);
+    130 rt_sigsuspend => signal::sys_rt_sigsuspend(u64, u64);
+    131 sigaltstack => signal::sys_sigaltstack(u64, u64);
+    135 personality => system::sys_personality(u32);
+    140 getpriority => sched::sys_getpriority(u32, i32);
+    141 setpriority => sched::sys_setpriority(u32, i32, i32);
+    142 sched_setparam => sched::sys_sched_setparam(i32, u64);
+    143 sched_getparam => sched::sys_sched_getparam(i32, u64);
+    144 sched_setscheduler => sched::sys_sched_setscheduler(i32, u32, u64);
+    145 sched_getscheduler => sched::sys_sched_getscheduler(i32);
+    146 sched_get_priority_max => sched::sys_sched_get_priority_max(u32);
+    147 sched_get_priority_min => sched::sys_sched_get_priority_min(u32);
+    148 sched_rr_get_interval => sched::sys_sched_rr_get_interval(i32, u64);
+    149 mlock => memory::sys_mlock(u64, u64);
+    150 munlock => memory::sys_mlock(u64, u64);
+    151 mlockall => memory::sys_mlockall(u32);
+    152 munlockall => memory::sys_munlockall();
+    157 prctl => prctl::sys_prctl(u32, u64, u64, u64, u64);
+    158 arch_prctl => prctl::sys_arch_prctl(u32, u64);
+    160 setrlimit => limits::sys_setrlimit(u32, u64);
+    164 settimeofday => time::sys_settimeofday(u64, u64);
+    169 reboot => system::sys_reboot(u32, u32, u32, u64);
+    170 sethostname => system::sys_sethostname(u64, u64);
+    171 setdomainname => system::sys_setdomainname(u64, u64);
+    186 gettid => process::sys_gettid();
+    200 tkill => signal::sys_tkill(i32, u32);
+    201 time => time::sys_time(u64);
+    202 futex => futex::sys_futex(u64, u32, u32, u64, u64, u32);
+    203 sched_setaffinity => sched::sys_sched_setaffinity(i32, u32, u64);
+    204 sched_getaffinity => sched::sys_sched_getaffinity(i32, u32, u64);
+    218 set_tid_address => process::sys_set_tid_address(u64);
+    219 restart_syscall => signal::sys_restart_syscall();
+    222 timer_create => timer::sys_timer_create(u32, u64, u64);
+    223 timer_settime => timer::sys_timer_settime(u32, u32, u64, u64);
+    224 timer_gettime => timer::sys_timer_gettime(u32, u64);
+    225 timer_getoverrun => timer::sys_timer_getoverrun(u32);
+    226 timer_delete => timer::sys_timer_delete(u32);
+    227 clock_settime => time::sys_clock_settime(i32, u64);
+    228 clock_gettime => time::sys_clock_gettime(i32, u64);
+    229 clock_getres => time::sys_clock_getres(i32, u64);
+    230 clock_nanosleep => time::sys_clock_nanosleep(i32, u32, u64, u64);
+    231 exit_group => process::sys_exit_group(i32);
+    234 tgkill => signal::sys_tgkill(i32, i32, u32);
+    247 waitid => wait::sys_waitid(u32, i32, u64, u32, u64);
+    273 set_robust_list => futex::sys_set_robust_list(u64, u64);
+    274 get_robust_list => futex::sys_get_robust_list(i32, u64, u64);
+    297 rt_tgsigqueueinfo => signal::sys_rt_tgsigqueueinfo(i32, i32, u32, u64);
+    302 prlimit64 => limits::sys_prlimit64(i32, u32, u64, u64);
+    309 getcpu => sched::sys_getcpu(u64, u64);
+    318 getrandom => system::sys_getrandom(u64, u64, u32);
+    322 execveat => exec::sys_execveat(i32, u64, u64, u64, u32);
+    324 membarrier => sched::sys_membarrier(i32, u32);
+    334 rseq => process::sys_rseq();
+    435 clone3 => process::sys_clone3(u64, u64);
+}
+
+// Files, paths, descriptors, waiting for them.
+table! { file_table:
+    0 read => file::sys_read(i32, u64, usize);
+    1 write => file::sys_write(i32, u64, usize);
+    2 open => path::sys_open(u64, u32, u32);
+    3 close => descriptor::sys_close(i32);
+    4 stat => path::sys_stat(u64, u64);
+    5 fstat => path::sys_fstat(i32, u64);
+    6 lstat => path::sys_lstat(u64, u64);
+    7 poll => poll::sys_poll(u64, u64, i32);
+    8 lseek => file::sys_lseek(i32, i64, u32);
+    16 ioctl => descriptor::sys_ioctl(i32, u32, u64);
+    17 pread64 => file::sys_pread64(i32, u64, usize, i64);
+    18 pwrite64 => file::sys_pwrite64(i32, u64, usize, i64);
+    19 readv => file::sys_readv(i32, u64, usize);
+    20 writev => file::sys_writev(i32, u64, usize);
+    21 access => path::sys_access(u64, u32);
+    22 pipe => descriptor::sys_pipe(u64);
+    23 select => poll::sys_select(i32, u64, u64, u64, u64);
+    32 dup => descriptor::sys_dup(i32);
+    33 dup2 => descriptor::sys_dup2(i32, i32);
+    40 sendfile => file::sys_sendfile(i32, i32, u64, usize);
+    41 socket => mount::sys_no_sockets();
+    53 socketpair => mount::sys_no_sockets();
+    72 fcntl => descriptor::sys_fcntl(i32, u32, u64);
+    73 flock => descriptor::sys_flock(i32, u32);
+    74 fsync => file::sys_fsync(i32);
+    75 fdatasync => file::sys_fsync(i32);
+    76 truncate => file::sys_truncate(u64, i64);
+    77 ftruncate => file::sys_ftruncate(i32, i64);
+    78 getdents => directory::sys_getdents(i32, u64, u32);
+    79 getcwd => path::sys_getcwd(u64, usize);
+    80 chdir => path::sys_chdir(u64);
+    81 fchdir => path::sys_fchdir(i32);
+    82 rename => directory::sys_rename(u64, u64);
+    83 mkdir => directory::sys_mkdir(u64, u32);
+    84 rmdir => directory::sys_rmdir(u64);
+    85 creat => path::sys_creat(u64, u32);
+    86 link => directory::sys_link(u64, u64);
+    87 unlink => directory::sys_unlink(u64);
+    88 symlink => directory::sys_symlink(u64, u64);
+    89 readlink => path::sys_readlink(u64, u64, i32);
+    90 chmod => path::sys_chmod(u64, u32);
+    91 fchmod => path::sys_fchmod(i32, u32);
+    92 chown => path::sys_chown(u64, u32, u32);
+    93 fchown => path::sys_fchown(i32, u32, u32);
+    94 lchown => path::sys_lchown(u64, u32, u32);
+    95 umask => path::sys_umask(u32);
+    132 utime => path::sys_utime(u64, u64);
+    133 mknod => directory::sys_mknod(u64, u32, u64);
+    137 statfs => path::sys_statfs(u64, u64);
+    138 fstatfs => path::sys_fstatfs(i32, u64);
+    161 chroot => path::sys_chroot(u64);
+    162 sync => file::sys_sync();
+    165 mount => mount::sys_mount(u64, u64, u64, u64, u64);
+    166 umount2 => mount::sys_umount2(u64, u32);
+    187 readahead => file::sys_readahead(i32, i64, usize);
+    188 setxattr => xattr::sys_setxattr(u64, u64, u64, usize, u32);
+    189 lsetxattr => xattr::sys_lsetxattr(u64, u64, u64, usize, u32);
+    190 fsetxattr => xattr::sys_fsetxattr(i32, u64, u64, usize, u32);
+    191 getxattr => xattr::sys_getxattr(u64, u64, u64, usize);
+    192 lgetxattr => xattr::sys_lgetxattr(u64, u64, u64, usize);
+    193 fgetxattr => xattr::sys_fgetxattr(i32, u64, u64, usize);
+    194 listxattr => xattr::sys_listxattr(u64, u64, usize);
+    195 llistxattr => xattr::sys_llistxattr(u64, u64, usize);
+    196 flistxattr => xattr::sys_flistxattr(i32, u64, usize);
+    197 removexattr => xattr::sys_removexattr(u64, u64);
+    198 lremovexattr => xattr::sys_lremovexattr(u64, u64);
+    199 fremovexattr => xattr::sys_fremovexattr(i32, u64);
+    213 epoll_create => event::sys_epoll_create(i32);
+    217 getdents64 => directory::sys_getdents64(i32, u64, u32);
+    221 fadvise64 => file::sys_fadvise64(i32, i64, i64, u32);
+    232 epoll_wait => event::sys_epoll_wait(i32, u64, i32, i32);
+    233 epoll_ctl => event::sys_epoll_ctl(i32, u32, i32, u64);
+    235 utimes => path::sys_utimes(u64, u64);
+    253 inotify_init => mount::sys_not_here();
+    257 openat => path::sys_openat(i32, u64, u32, u32);
+    258 mkdirat => directory::sys_mkdirat(i32, u64, u32);
+    259 mknodat => directory::sys_mknodat(i32, u64, u32, u64);
+    260 fchownat => path::sys_fchownat(i32, u64, u32, u32, u32);
+    261 futimesat => path::sys_futimesat(i32, u64, u64);
+    262 newfstatat => path::sys_newfstatat(i32, u64, u64, u32);
+    263 unlinkat => directory::sys_unlinkat(i32, u64, u32);
+    264 renameat => directory::sys_renameat(i32, u64, i32, u64);
+    265 linkat => directory::sys_linkat(i32, u64, i32, u64, u32);
+    266 symlinkat => directory::sys_symlinkat(u64, i32, u64);
+    267 readlinkat => path::sys_readlinkat(i32, u64, u64, i32);
+    268 fchmodat => path::sys_fchmodat(i32, u64, u32);
+    269 faccessat => path::sys_faccessat(i32, u64, u32);
+    270 pselect6 => poll::sys_pselect6(i32, u64, u64, u64, u64, u64);
+    271 ppoll => poll::sys_ppoll(u64, u64, u64, u64, u64);
+    275 splice => file::sys_splice(i32, u64, i32, u64, usize, u32);
+    277 sync_file_range => file::sys_sync_file_range(i32, i64, i64, u32);
+    280 utimensat => path::sys_utimensat(i32, u64, u64, u32);
+    281 epoll_pwait => event::sys_epoll_pwait(i32, u64, i32, i32, u64, u64);
+    282 signalfd => event::sys_signalfd(i32, u64, u64);
+    283 timerfd_create => event::sys_timerfd_create(u32, u32);
+    284 eventfd => event::sys_eventfd(u32);
+    285 fallocate => file::sys_fallocate(i32, u32, i64, i64);
+    286 timerfd_settime => event::sys_timerfd_settime(i32, u32, u64, u64);
+    287 timerfd_gettime => event::sys_timerfd_gettime(i32, u64);
+    289 signalfd4 => event::sys_signalfd4(i32, u64, u64, u32);
+    290 eventfd2 => event::sys_eventfd2(u32, u32);
+    291 epoll_create1 => event::sys_epoll_create1(u32);
+    292 dup3 => descriptor::sys_dup3(i32, i32, u32);
+    293 pipe2 => descriptor::sys_pipe2(u64, u32);
+    294 inotify_init1 => mount::sys_not_here();
+    295 preadv => file::sys_preadv(i32, u64, usize, i64);
+    296 pwritev => file::sys_pwritev(i32, u64, usize, i64);
+    306 syncfs => file::sys_syncfs(i32);
+    316 renameat2 => directory::sys_renameat2(i32, u64, i32, u64, u32);
+    319 memfd_create => path::sys_memfd_create(u64, u32);
+    326 copy_file_range => file::sys_copy_file_range(i32, u64, i32, u64, usize, u32);
+    327 preadv2 => file::sys_preadv2(i32, u64, usize, i64, u64, u32);
+    328 pwritev2 => file::sys_pwritev2(i32, u64, usize, i64, u64, u32);
+    332 statx => path::sys_statx(i32, u64, u32, u32, u64);
+    425 io_uring_setup => mount::sys_not_here();
+    436 close_range => descriptor::sys_close_range(u32, u32, u32);
+    437 openat2 => path::sys_openat2(i32, u64, u64, usize);
+    439 faccessat2 => path::sys_faccessat2(i32, u64, u32, u32);
+    441 epoll_pwait2 => event::sys_epoll_pwait2(i32, u64, i32, u64, u64, u64);
+    452 fchmodat2 => path::sys_fchmodat2(i32, u64, u32, u32);
+}
+
+/// Makes a system call; what is not in the tables is ENOSYS, and logged once.
+pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u64, arguments: [u64; 6]) -> SysResult {
+    if let Some(result) = file_table(cx, number, arguments) {
+        return result;
+    }
+    if let Some(result) = process_table(cx, number, arguments) {
+        return result;
+    }
+    cx.kernel.note_unknown_call(number, names::of(number));
+    Err(Errno::NOSYS.into())
+}

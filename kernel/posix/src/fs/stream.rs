@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Standard input and output: streams of the I/O server, over the window.
+//!
+//! | direction | requests in flight | a call returns |
+//! | --- | --- | --- |
+//! | reading | one, made when somebody wants data | what the last one brought |
+//! | writing | up to 8 of 16 KiB | when the data is in the window; blocks while 8 are in flight |
+//!
+//! An error of a write that was posted is reported by the next one.  A stream is closed when its
+//! last file is gone and its requests are done, so the other end sees all data and then the end.
+
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::{any::Any, fmt};
+
+use trine_abi::{
+    control::NO_HANDLE,
+    window::{Completion, ENTRIES, Operation},
+};
+use trine_machine::window::{BUFFER_BYTES, Request};
+
+use crate::{
+    Errno,
+    fs::{
+        file::{File, FileOps, IoctlMemory},
+        types::Ready,
+    },
+    io::{Sink, Source},
+    services::ServicesRef,
+    sync::Lock,
+    wait::{Ticket, WaitQueue},
+};
+
+/// Writes in flight per stream.
+const WRITES_MAX: u32 = 8;
+const FIONREAD: u32 = 0x541b;
+
+/// Who is told of completions besides those who wait.
+pub(crate) trait Listener: Send + Sync + fmt::Debug {
+    /// Something arrived, or there is room to write.
+    fn progressed(&self);
+}
+
+/// The window's streams: who waits for which request.
+pub struct Streams {
+    services: ServicesRef,
+    owners: Lock<[Option<(Arc<Channel>, Operation)>; ENTRIES as usize]>,
+    /// Woken when a request becomes free.
+    free_wait: WaitQueue,
+    /// Channels that want to submit a cancel or a close, and found no free request.
+    unfinished: Lock<Vec<Arc<Channel>>>,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What arrived and is not read yet.
+    input: Vec<u8>,
+    input_at: usize,
+    reading: Option<u32>,
+    cancelled: bool,
+    end: bool,
+    writes: u32,
+    error: Option<Errno>,
+    /// Nobody uses it any longer.
+    abandoned: bool,
+    closed: bool,
+}
+
+/// One handle of the I/O server.
+pub(crate) struct Channel {
+    streams: Arc<Streams>,
+    handle: u32,
+    state: Lock<State>,
+    wait: WaitQueue,
+    listener: Lock<Option<Weak<dyn Listener>>>,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Channel({})", self.handle)
+    }
+}
+
+impl Streams {
+    /// No streams yet.
+    pub(crate) fn new(services: ServicesRef) -> Arc<Self> {
+        Arc::new(Self {
+            services,
+            owners: Lock::new([const { None }; ENTRIES as usize]),
+            free_wait: WaitQueue::new(),
+            unfinished: Lock::new(Vec::new()),
+        })
+    }
+
+    fn begin(&self) -> Option<Request> {
+        self.services.window.lock().as_mut()?.begin()
+    }
+
+    fn end(&self, request: Request) {
+        if let Some(window) = self.services.window.lock().as_mut() {
+            window.end(request);
+        }
+    }
+
+    fn submit(
+        &self,
+        channel: &Arc<Channel>,
+        request: Request,
+        operation: Operation,
+        bytes: usize,
+        argument: u64,
+    ) {
+        let id = request.id() as usize;
+        self.owners.lock()[id] = Some((Arc::clone(channel), operation));
+        if let Some(window) = self.services.window.lock().as_mut() {
+            window.submit(request, operation, channel.handle, bytes, argument);
+        }
+    }
+
+    /// Takes a completion.
+    pub fn complete(&self, request: Request, completion: &Completion) {
+        let owner = self.owners.lock()[request.id() as usize].take();
+        let Some((channel, operation)) = owner else {
+            self.end(request);
+            return;
+        };
+        let mut arrived = Vec::new();
+        if operation == Operation::Read && completion.errno == 0 {
+            arrived.resize((completion.result as usize).min(BUFFER_BYTES), 0);
+            if let Some(window) = self.services.window.lock().as_mut() {
+                window.read(&request, 0, &mut arrived);
+            }
+        }
+        self.end(request);
+        channel.completed(operation, completion, arrived);
+        let unfinished = core::mem::take(&mut *self.unfinished.lock());
+        for channel in unfinished {
+            channel.finish();
+        }
+        self.free_wait.wake_all();
+    }
+
+    /// Whether all data that was written to these handles was handed over.
+    pub fn all_written(&self, handles: &[u32]) -> bool {
+        let owners = self.owners.lock();
+        !owners.iter().flatten().any(|(channel, operation)| {
+            *operation == Operation::Write && handles.contains(&channel.handle)
+        })
+    }
+
+    /// Whether nothing is under way but reading.
+    pub fn is_idle(&self) -> bool {
+        let reading = |(_, operation): &(Arc<Channel>, Operation)| *operation == Operation::Read;
+        self.owners.lock().iter().flatten().all(reading) && self.unfinished.lock().is_empty()
+    }
+}
+
+impl Channel {
+    /// Uses a handle.
+    pub(crate) fn new(streams: &Arc<Streams>, handle: u32) -> Arc<Self> {
+        let channel = Arc::new(Self {
+            streams: Arc::clone(streams),
+            handle,
+            state: Lock::new(State::default()),
+            wait: WaitQueue::new(),
+            listener: Lock::new(None),
+        });
+        if handle == NO_HANDLE {
+            let mut state = channel.state.lock();
+            (state.end, state.closed) = (true, true);
+        }
+        channel
+    }
+
+    /// Sets who is told of completions.
+    pub(crate) fn set_listener(&self, listener: Weak<dyn Listener>) {
+        *self.listener.lock() = Some(listener);
+    }
+
+    fn completed(self: &Arc<Self>, operation: Operation, completion: &Completion, arrived: Vec<u8>) {
+        let mut state = self.state.lock();
+        match operation {
+            Operation::Read => {
+                state.reading = None;
+                if completion.errno != 0 {
+                    // Cancelled because it is closed, or broken: nothing will come any more.
+                    state.end = true;
+                } else if arrived.is_empty() {
+                    state.end = true;
+                } else {
+                    state.input = arrived;
+                    state.input_at = 0;
+                }
+            }
+            Operation::Write => {
+                state.writes = state.writes.saturating_sub(1);
+                if completion.errno != 0 {
+                    let broken = completion.errno == Errno::PIPE.number();
+                    state.error = Some(if broken { Errno::PIPE } else { Errno::IO });
+                }
+            }
+            Operation::Close | Operation::Cancel => {}
+        }
+        drop(state);
+        self.finish();
+        self.wait.wake_all();
+        let listener = self.listener.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(listener) = listener {
+            listener.progressed();
+        }
+    }
+
+    /// Asks for data unless it was asked for.
+    pub(crate) fn want_input(self: &Arc<Self>) {
+        let idle = {
+            let state = self.state.lock();
+            state.reading.is_none()
+                && !state.end
+                && !state.abandoned
+                && state.input_at == state.input.len()
+        };
+        if !idle {
+            return;
+        }
+        if let Some(request) = self.streams.begin() {
+            self.state.lock().reading = Some(request.id());
+            self.streams.submit(self, request, Operation::Read, BUFFER_BYTES, 0);
+        }
+    }
+
+    /// Takes what arrived; `None` at the end.
+    pub(crate) fn take_input(&self) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        let at = core::mem::take(&mut state.input_at);
+        let mut bytes = core::mem::take(&mut state.input);
+        bytes.drain(..at);
+        if bytes.is_empty() && state.end { None } else { Some(bytes) }
+    }
+
+    /// Reads.
+    fn read(self: &Arc<Self>, sink: &mut dyn Sink) -> Result<usize, Errno> {
+        {
+            let mut state = self.state.lock();
+            if state.input_at < state.input.len() {
+                let at = state.input_at;
+                let done = sink.put(&state.input[at..]);
+                state.input_at += done;
+                if state.input_at == state.input.len() {
+                    (state.input, state.input_at) = (Vec::new(), 0);
+                }
+                return Ok(done);
+            }
+            if state.end {
+                return Ok(0);
+            }
+        }
+        self.want_input();
+        Err(Errno::AGAIN)
+    }
+
+    /// Writes as much as requests are free for.
+    pub(crate) fn write(self: &Arc<Self>, source: &mut dyn Source) -> Result<usize, Errno> {
+        let mut total = 0;
+        while source.left() > 0 {
+            {
+                let state = self.state.lock();
+                if let Some(errno) = state.error {
+                    return if total > 0 { Ok(total) } else { Err(errno) };
+                }
+                if self.handle == NO_HANDLE {
+                    return Err(Errno::IO);
+                }
+                if state.writes >= WRITES_MAX {
+                    break;
+                }
+            }
+            let Some(request) = self.streams.begin() else { break };
+            let wanted = source.left().min(BUFFER_BYTES);
+            let mut buffer = [0; 2048];
+            let mut bytes = 0;
+            while bytes < wanted {
+                let part = (wanted - bytes).min(buffer.len());
+                let taken = source.take(&mut buffer[..part]);
+                if let Some(window) = self.streams.services.window.lock().as_mut() {
+                    window.write(&request, bytes, &buffer[..taken]);
+                }
+                bytes += taken;
+                if taken < part {
+                    break;
+                }
+            }
+            if bytes == 0 {
+                self.streams.end(request);
+                return Ok(total);
+            }
+            self.state.lock().writes += 1;
+            self.streams.submit(self, request, Operation::Write, bytes, 0);
+            total += bytes;
+            if bytes < wanted {
+                return Ok(total);
+            }
+        }
+        if total == 0 && source.left() > 0 { Err(Errno::AGAIN) } else { Ok(total) }
+    }
+
+    fn poll(self: &Arc<Self>, ticket: Option<&Ticket>, reads: bool, writes: bool) -> Ready {
+        if let Some(ticket) = ticket {
+            self.wait.add(ticket);
+            self.streams.free_wait.add(ticket);
+        }
+        if reads {
+            self.want_input();
+        }
+        let state = self.state.lock();
+        let mut ready = Ready::empty();
+        if reads {
+            ready.set(Ready::READABLE, state.end || state.input_at < state.input.len());
+            ready.set(Ready::HUP, state.end);
+        }
+        if writes {
+            ready.set(Ready::WRITABLE, state.writes < WRITES_MAX || state.error.is_some());
+            ready.set(Ready::ERR, state.error.is_some());
+        }
+        ready
+    }
+
+    /// Nobody uses it any longer: closes it once its requests are done.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        self.state.lock().abandoned = true;
+        self.finish();
+    }
+
+    fn finish(self: &Arc<Self>) {
+        let step = {
+            let state = self.state.lock();
+            if !state.abandoned || state.closed {
+                return;
+            }
+            match state.reading {
+                Some(_) if state.cancelled => return,
+                Some(id) => Some((Operation::Cancel, u64::from(id))),
+                None if state.writes > 0 => None,
+                None => Some((Operation::Close, 0)),
+            }
+        };
+        let Some((operation, argument)) = step else { return };
+        let Some(request) = self.streams.begin() else {
+            self.streams.unfinished.lock().push(Arc::clone(self));
+            return;
+        };
+        let mut state = self.state.lock();
+        match operation {
+            Operation::Cancel => state.cancelled = true,
+            _ => state.closed = true,
+        }
+        drop(state);
+        self.streams.submit(self, request, operation, 0, argument);
+    }
+}
+
+/// A standard stream as a file.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    input: Option<Arc<Channel>>,
+    output: Option<Arc<Channel>>,
+}
+
+impl Stream {
+    /// The reading end of a handle.
+    pub(crate) fn input(streams: &Arc<Streams>, handle: u32) -> Arc<Self> {
+        Arc::new(Self { input: Some(Channel::new(streams, handle)), output: None })
+    }
+
+    /// The writing end of a handle.
+    pub(crate) fn output(streams: &Arc<Streams>, handle: u32) -> Arc<Self> {
+        Arc::new(Self { input: None, output: Some(Channel::new(streams, handle)) })
+    }
+}
+
+impl FileOps for Stream {
+    fn read(&self, _file: &File, _offset: u64, sink: &mut dyn Sink) -> Result<usize, Errno> {
+        let input = self.input.as_ref().ok_or(Errno::BADF)?;
+        if sink.room() == 0 { Ok(0) } else { input.read(sink) }
+    }
+
+    fn write(&self, _file: &File, _offset: u64, source: &mut dyn Source) -> Result<usize, Errno> {
+        self.output.as_ref().ok_or(Errno::BADF)?.write(source)
+    }
+
+    fn poll(&self, ticket: Option<&Ticket>) -> Ready {
+        let mut ready = Ready::empty();
+        if let Some(input) = &self.input {
+            ready |= input.poll(ticket, true, false);
+        }
+        if let Some(output) = &self.output {
+            ready |= output.poll(ticket, false, true);
+        }
+        ready
+    }
+
+    fn ioctl(&self, _file: &File, command: u32, memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {
+        match (&self.input, command) {
+            (Some(input), FIONREAD) => {
+                let state = input.state.lock();
+                let bytes = state.input.len() - state.input_at;
+                drop(state);
+                memory.write_int(bytes as i32)?;
+                Ok(0)
+            }
+            _ => Err(Errno::NOTTY),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        for channel in self.input.iter().chain(&self.output) {
+            channel.abandon();
+        }
+    }
+}

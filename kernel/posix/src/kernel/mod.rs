@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The whole: what the binary around the personality calls.
+//!
+//! ```text
+//! loop {
+//!     commands -> command(); completions -> completion(); take_events() -> VMM
+//!     match next_task() {
+//!         Some(task) => { run it; trap(&task, why) }
+//!         None       => { sleep until next_deadline() or a kick; tick() }
+//!     }
+//! }
+//! ```
+
+mod command;
+mod schedule;
+mod timers;
+mod trap;
+
+use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
+
+use trine_abi::{control::Event, window::Completion};
+use trine_machine::window::Request;
+
+pub use self::timers::Timers;
+pub(crate) use self::command::Spawned;
+use self::schedule::Schedule;
+use crate::{
+    fs::FsContext,
+    mm::vdso::Vdso,
+    process::{Task, TaskRef},
+    services::ServicesRef,
+    syscall::futex::FutexTable,
+};
+
+/// How the machine gets at a task's floating-point state.
+#[derive(Clone, Copy, Debug)]
+pub struct FpuOps {
+    /// Brings [`Task::fpu`] up to date if the CPU holds newer state of this task.
+    pub save_fn: fn(&Task),
+    /// [`Task::fpu`] was written: the CPU must load it before the task runs.
+    pub changed_fn: fn(&Task),
+    /// Bytes of the area (XSAVE standard format, at least 576), or 512 for FXSAVE only.
+    pub bytes: usize,
+    /// State components (XCR0 bits); 0 = FXSAVE only.
+    pub mask: u64,
+}
+
+impl Default for FpuOps {
+    /// No CPU: for tests on a host.
+    fn default() -> Self {
+        Self { save_fn: |_| {}, changed_fn: |_| {}, bytes: 576, mask: 3 }
+    }
+}
+
+/// CLOCK_MONOTONIC as a function of the TSC, for the vDSO:
+/// `ns = base_ns + ((tsc - tsc_base) * mult >> 32)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TscClock {
+    /// TSC value at `base_ns`.
+    pub tsc_base: u64,
+    /// Nanoseconds a tick, times 2^32; 0 = the TSC cannot be used.
+    pub mult: u64,
+    /// CLOCK_MONOTONIC at `tsc_base`, in nanoseconds.
+    pub base_ns: u64,
+}
+
+/// What the kernel is told at its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BootOptions {
+    /// vCPUs.
+    pub vcpus: u32,
+    /// CPUID.1:EDX, for AT_HWCAP.
+    pub hwcap: u32,
+    /// AT_HWCAP2: bit 1 = FSGSBASE instructions work.
+    pub hwcap2: u32,
+    /// Clock.
+    pub clock: TscClock,
+    /// Floating-point state.
+    pub fpu: FpuOps,
+}
+
+/// The kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    /// What every object may use.
+    pub services: ServicesRef,
+    /// What the kernel was told at its start.
+    pub options: BootOptions,
+    /// Host and domain name.
+    pub uts: Uts,
+    pub(crate) schedule: Schedule,
+    pub(crate) futexes: FutexTable,
+    pub(crate) events: Vec<Event>,
+    pub(crate) container: Option<FsContext>,
+    /// Why the container could not be configured.
+    pub(crate) configure_error: Option<(crate::Errno, alloc::string::String)>,
+    pub(crate) spawned: Vec<Spawned>,
+    pub(crate) vdso: Option<Arc<Vdso>>,
+    /// The container's first process ended with this status.
+    pub(crate) init_status: Option<u32>,
+    /// System calls that were logged as missing.
+    unknown: BTreeSet<u64>,
+    /// When the last piece of CPU time was accounted.
+    accounted_ns: u64,
+}
+
+/// Names of the machine (uname(2)).
+#[derive(Clone, Debug, Default)]
+pub struct Uts {
+    /// Host name.
+    pub hostname: Vec<u8>,
+    /// NIS domain name.
+    pub domainname: Vec<u8>,
+}
+
+impl Kernel {
+    /// Makes a kernel without processes.
+    pub fn new(services: ServicesRef, options: BootOptions) -> Self {
+        let vdso = Vdso::new(&services, &options.clock).map(Arc::new);
+        Self {
+            accounted_ns: services.monotonic_ns(),
+            services,
+            options,
+            uts: Uts { hostname: b"localhost".to_vec(), domainname: b"(none)".to_vec() },
+            schedule: Schedule::default(),
+            futexes: FutexTable::default(),
+            events: Vec::new(),
+            container: None,
+            configure_error: None,
+            spawned: Vec::new(),
+            vdso,
+            init_status: None,
+            unknown: BTreeSet::new(),
+        }
+    }
+
+    /// Handles an answer of the I/O server.
+    pub fn completion(&mut self, request: Request, completion: Completion) {
+        if let Some(context) = &self.container {
+            let streams = context.vfs.streams.clone();
+            streams.complete(request, &completion);
+        }
+        self.send_terminal_signals();
+    }
+
+    /// Takes what the VMM is to be told.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        let lines = core::mem::take(&mut *self.services.log.lock());
+        self.events.extend(lines.into_iter().map(|text| Event::Log { text }));
+        self.report_exits();
+        core::mem::take(&mut self.events)
+    }
+
+    /// Takes the next task that is ready to run application code.
+    pub fn next_task(&mut self) -> Option<TaskRef> {
+        loop {
+            self.drain_woken();
+            self.expire_process_timers();
+            let task = self.pick()?;
+            if self.prepare(&task) {
+                self.services.registry.set_current(None);
+                self.account(&task, false);
+                return Some(task);
+            }
+        }
+    }
+
+    /// The next point of CLOCK_MONOTONIC, in nanoseconds, at which [`Kernel::tick`] has to be
+    /// called.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.services.timers.next_deadline()
+    }
+
+    /// Wakes what waits for this time.
+    pub fn tick(&mut self) {
+        self.services.timers.expire(self.services.monotonic_ns());
+        self.expire_process_timers();
+    }
+
+    /// Whether the task that runs has to share the CPU.
+    pub fn wants_tick(&self) -> bool {
+        !self.schedule.is_empty() || !self.services.woken.lock().is_empty()
+    }
+
+    /// The exit status of the container's first process, when it ended and everything that it wrote
+    /// was handed over and reported.
+    pub fn finished(&self) -> Option<u32> {
+        let all_reported = self.spawned.is_empty() && self.events.is_empty();
+        self.init_status.filter(|_| all_reported)
+    }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What happens when application code stops: system calls, faults, kicks; and what happens before
+//! it goes on.
+
+use core::sync::atomic::Ordering;
+
+use trine_machine::context::Trap;
+
+use super::Kernel;
+use crate::{
+    cx::{Cx, Stop},
+    mm::{Fault, FaultKind},
+    process::{
+        TaskRef,
+        signal::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SI_KERNEL, SigInfo},
+        task::{PendingCall, Phase},
+    },
+    syscall,
+};
+
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const BUS_ADRALN: i32 = 1;
+const BUS_ADRERR: i32 = 2;
+const FPE_INTDIV: i32 = 1;
+const FPE_FLTINV: i32 = 7;
+const ILL_ILLOPN: i32 = 2;
+const TRAP_TRACE: i32 = 2;
+
+impl Kernel {
+    /// Handles why a task stopped running.
+    pub fn trap(&mut self, task: &TaskRef, trap: Trap) {
+        self.account(task, true);
+        self.set_current(task);
+        match trap {
+            Trap::SystemCall => self.system_call(task, None),
+            Trap::PageFault { address, code } => self.page_fault(task, address, code),
+            Trap::Exception { vector, code } => self.exception(task, vector, code),
+            Trap::Kick => {
+                self.tick();
+                self.drain_woken();
+                if self.has_woken() {
+                    self.preempt();
+                }
+            }
+        }
+    }
+
+    /// Books the time since the last call as the task's.
+    pub(crate) fn account(&mut self, task: &TaskRef, is_user: bool) {
+        let now = self.services.monotonic_ns();
+        let spent = now.saturating_sub(self.accounted_ns);
+        self.accounted_ns = now;
+        let counter = if is_user { &task.user_ns } else { &task.system_ns };
+        counter.fetch_add(spent, Ordering::Relaxed);
+    }
+
+    /// Logs the first use of a system call that is not there.
+    pub(crate) fn note_unknown_call(&mut self, number: u64, name: &str) {
+        if self.unknown.len() < 512 && self.unknown.insert(number) {
+            self.services.log(format_args!("system call {number} ({name}) is not implemented"));
+        }
+    }
+
+    /// Makes a system call, or makes it again.
+    fn system_call(&mut self, task: &TaskRef, again: Option<PendingCall>) {
+        let (number, arguments) = {
+            let r = task.registers.lock();
+            (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
+        };
+        task.waiter.renew();
+        self.services.registry.set_current(Some(task.clone()));
+        let mut cx = Cx {
+            kernel: self,
+            task: task.clone(),
+            progress: again.map(|call| call.progress).unwrap_or_default(),
+            waited_until_ns: again.and_then(|call| call.deadline_ns),
+            blocked: None,
+        };
+        let result = syscall::dispatch(&mut cx, number, arguments);
+        let (progress, blocked) = (cx.progress, cx.blocked);
+        self.send_terminal_signals();
+        let value = match result {
+            Ok(value) => value,
+            Err(Stop::Errno(errno)) => {
+                if errno == crate::Errno::NOMEM && self.take_out_of_memory() {
+                    self.out_of_memory();
+                    self.hold_call(task, PendingCall {
+                        progress,
+                        restart: crate::cx::Restart::Always,
+                        deadline_ns: None,
+                    });
+                    return;
+                }
+                errno.to_result()
+            }
+            Err(Stop::Jump) => {
+                task.run.lock().call = None;
+                return;
+            }
+            Err(Stop::Block) => {
+                let (deadline_ns, restart) = blocked.unwrap_or((None, crate::cx::Restart::Always));
+                let call = PendingCall { progress, restart, deadline_ns };
+                self.hold_call(task, call);
+                if !self.has_deliverable(task) {
+                    task.run.lock().phase = Phase::Blocked;
+                    if let Some(at) = deadline_ns {
+                        self.services.timers.wake_at(at, task.ticket());
+                    }
+                }
+                return;
+            }
+        };
+        self.end_call(task, value);
+    }
+
+    fn hold_call(&mut self, task: &TaskRef, call: PendingCall) {
+        task.run.lock().call = Some(call);
+    }
+
+    /// Ends a system call with a value.
+    fn end_call(&mut self, task: &TaskRef, value: u64) {
+        task.run.lock().call = None;
+        task.registers.lock().rax = value;
+        let mut signals = task.signals.lock();
+        if let Some(mask) = signals.saved_mask.take() {
+            signals.mask = mask;
+        }
+    }
+
+    /// Brings a picked task to the point where it runs application code; returns false if it does
+    /// not get there now.
+    pub(crate) fn prepare(&mut self, task: &TaskRef) -> bool {
+        loop {
+            if task.phase() != Phase::Runnable {
+                return false;
+            }
+            if task.exiting.load(Ordering::Relaxed) {
+                self.exit_thread(task);
+                return false;
+            }
+            if task.process.stopped.load(Ordering::Relaxed) {
+                return false;
+            }
+            let call = task.run.lock().call;
+            if call.is_some() {
+                self.system_call(task, call);
+                if task.phase() != Phase::Runnable {
+                    return false;
+                }
+            }
+            if self.has_deliverable(task) {
+                self.deliver_signals(task);
+                continue;
+            }
+            if task.run.lock().call.is_none() {
+                return !task.exiting.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn page_fault(&mut self, task: &TaskRef, address: u64, code: u64) {
+        let kind = if code & 16 != 0 {
+            FaultKind::Execute
+        } else if code & 2 != 0 {
+            FaultKind::Write
+        } else {
+            FaultKind::Read
+        };
+        let Some(mm) = task.mm() else { return };
+        task.process.faults.fetch_add(1, Ordering::Relaxed);
+        let fault = match mm.fault(address, kind) {
+            Ok(()) => return,
+            Err(Fault::OutOfMemory) => {
+                self.services.registry.set_current(Some(task.clone()));
+                self.out_of_memory();
+                return;
+            }
+            Err(fault) => fault,
+        };
+        let (signal, si_code) = match fault {
+            Fault::NotAllowed => (SIGSEGV, SEGV_ACCERR),
+            Fault::BeyondEnd => (SIGBUS, BUS_ADRERR),
+            Fault::NotMapped | Fault::OutOfMemory => (SIGSEGV, SEGV_MAPERR),
+        };
+        task.signals.lock().trap = (14, code & 0x17 | 4, address);
+        self.force_signal(task, SigInfo::fault(signal, si_code, address));
+    }
+
+    fn exception(&mut self, task: &TaskRef, vector: u8, code: u64) {
+        let rip = task.registers.lock().rip;
+        task.signals.lock().trap = (u64::from(vector), code, 0);
+        let info = match vector {
+            0 => SigInfo::fault(SIGFPE, FPE_INTDIV, rip),
+            1 => SigInfo::fault(SIGTRAP, TRAP_TRACE, rip),
+            3 => SigInfo::new(SIGTRAP, SI_KERNEL),
+            6 => SigInfo::fault(SIGILL, ILL_ILLOPN, rip),
+            16 | 19 => SigInfo::fault(SIGFPE, FPE_FLTINV, rip),
+            17 => SigInfo::fault(SIGBUS, BUS_ADRALN, 0),
+            _ => SigInfo::new(SIGSEGV, SI_KERNEL),
+        };
+        self.force_signal(task, info);
+    }
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Page faults: zero fill, pages of files, copy on write, stacks that grow.
+//!
+//! One fault costs as much as zeroing a hundred pages, so each brings in a neighbourhood: up to 16
+//! pages of a file around the address, or a window of anonymous pages that doubles while faults
+//! come in sequence.
+
+use core::sync::atomic::Ordering;
+
+use trine_machine::{Access, AddressSpace, Frame, Page};
+
+use super::{
+    Area, AreaKind, Areas, Mm, PAGE_SIZE, SharedMemory,
+    areas::STACK_GUARD,
+};
+use crate::{Errno, fs::FileRef};
+
+/// Pages of a file that one fault maps, an aligned block of them.
+const FILE_AROUND: u64 = 16;
+/// Anonymous pages that a fault brings in at first.
+const WINDOW_MIN: u64 = 4;
+/// Anonymous pages that a fault of a long sequence brings in.
+const WINDOW_MAX: u64 = 64;
+
+/// What the application, or the kernel for it, tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// Why a fault cannot be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is mapped there (SEGV_MAPERR).
+    NotMapped,
+    /// The rights do not allow it (SEGV_ACCERR).
+    NotAllowed,
+    /// The file is shorter, or could not be read (SIGBUS).
+    BeyondEnd,
+    /// No frame is free.
+    OutOfMemory,
+}
+
+impl From<trine_machine::OutOfMemory> for Fault {
+    fn from(_: trine_machine::OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl Mm {
+    /// Makes an address accessible.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn fault(&self, address: u64, kind: FaultKind) -> Result<(), Fault> {
+        let page_address = address & !(PAGE_SIZE - 1);
+        let mut areas = self.areas.lock();
+        if areas.find(address).is_none() {
+            self.grow_stack(&mut areas, page_address)?;
+        }
+        let area = areas.find_mut(address).ok_or(Fault::NotMapped)?;
+        let allowed = match kind {
+            FaultKind::Read => area.protection.any(),
+            FaultKind::Write => area.protection.write,
+            FaultKind::Execute => area.protection.execute,
+        };
+        if !allowed {
+            return Err(Fault::NotAllowed);
+        }
+        let write = kind == FaultKind::Write;
+        let mut space = self.space.lock();
+        match space.lookup(page_address) {
+            Some((page, access)) => {
+                self.present(&mut space, area, page_address, page, access, write)
+            }
+            None => self.absent(&mut space, area, page_address, write),
+        }
+    }
+
+    fn grow_stack(&self, areas: &mut Areas, address: u64) -> Result<(), Fault> {
+        let stack = areas.next_above(address).ok_or(Fault::NotMapped)?;
+        let (start, end) = (stack.start, stack.end);
+        let limit = self.stack_limit.load(Ordering::Relaxed);
+        if !stack.grows_down || end - address > limit {
+            return Err(Fault::NotMapped);
+        }
+        let floor = areas.last_below(start).map_or(0, |below| below.end);
+        if address < floor.saturating_add(STACK_GUARD) {
+            return Err(Fault::NotMapped);
+        }
+        areas.grow_down(start, address);
+        Ok(())
+    }
+
+    /// A page is there, but not with the rights that are needed.
+    fn present(
+        &self,
+        space: &mut AddressSpace,
+        area: &Area,
+        address: u64,
+        page: Page,
+        access: Access,
+        write: bool,
+    ) -> Result<(), Fault> {
+        let rights = area.protection.access();
+        let enough = access.read
+            && (!write || access.write)
+            && (!area.protection.execute || access.execute);
+        if enough {
+            // Another thread was faster, or the translation was stale.
+            return Ok(());
+        }
+        if !write {
+            return Ok(space.map(address, page, Access { write: access.write, ..rights })?);
+        }
+        match &area.kind {
+            AreaKind::SharedAnonymous(..) => Ok(space.map(address, page, rights)?),
+            AreaKind::File { file, shared: true, .. } => {
+                let page = file_page(file, area.object_page(address), true)?;
+                Ok(space.map(address, page, rights)?)
+            }
+            AreaKind::Fixed => Err(Fault::NotAllowed),
+            AreaKind::Anonymous | AreaKind::File { shared: false, .. } => {
+                drop(page);
+                if access.read && space.make_writable(address) {
+                    return Ok(());
+                }
+                let (page, _) = space.lookup(address).ok_or(Fault::NotMapped)?;
+                let copy = Frame::copy_of(space.arena(), &page).ok_or(Fault::OutOfMemory)?;
+                Ok(space.map(address, Page::Frame(copy), rights)?)
+            }
+        }
+    }
+
+    fn absent(
+        &self,
+        space: &mut AddressSpace,
+        area: &mut Area,
+        address: u64,
+        write: bool,
+    ) -> Result<(), Fault> {
+        match area.kind.clone() {
+            AreaKind::Anonymous => fill_zeroes(space, area, address),
+            AreaKind::SharedAnonymous(memory, _) => fill_shared(space, area, &memory, address),
+            AreaKind::File { file, shared, .. } => {
+                self.fill_file(space, area, &file, shared, address, write)
+            }
+            AreaKind::Fixed => Err(Fault::BeyondEnd),
+        }
+    }
+
+    fn fill_file(
+        &self,
+        space: &mut AddressSpace,
+        area: &Area,
+        file: &FileRef,
+        shared: bool,
+        address: u64,
+        write: bool,
+    ) -> Result<(), Fault> {
+        let index = area.object_page(address);
+        let page = file_page(file, index, write && shared)?;
+        let rights = area.protection.access();
+        let read_only = Access { write: false, ..rights };
+        if write && !shared {
+            let copy = Frame::copy_of(space.arena(), &page).ok_or(Fault::OutOfMemory)?;
+            space.map(address, Page::Frame(copy), rights)?;
+        } else {
+            space.map(address, page, if shared && write { rights } else { read_only })?;
+        }
+        // The neighbours are a favour: nothing is an error.
+        let from = (address - (index % FILE_AROUND).min((address - area.start) / PAGE_SIZE) * PAGE_SIZE)
+            .max(area.start);
+        let to = (from + FILE_AROUND * PAGE_SIZE).min(area.end);
+        let pages = file.size().div_ceil(PAGE_SIZE);
+        let mut at = from;
+        while at < to {
+            let index = area.object_page(at);
+            if index >= pages {
+                break;
+            }
+            if at != address && !space.is_mapped(at) {
+                let Ok(page) = file.page(index, false) else { break };
+                if space.map(at, page, read_only).is_err() {
+                    break;
+                }
+            }
+            at += PAGE_SIZE;
+        }
+        Ok(())
+    }
+}
+
+fn file_page(file: &FileRef, index: u64, write: bool) -> Result<Page, Fault> {
+    if index >= file.size().div_ceil(PAGE_SIZE) {
+        return Err(Fault::BeyondEnd);
+    }
+    file.page(index, write).map_err(|errno| match errno {
+        Errno::NOMEM | Errno::NOSPC => Fault::OutOfMemory,
+        _ => Fault::BeyondEnd,
+    })
+}
+
+/// Maps zeroed pages at an address and in the direction that faults go.
+fn fill_zeroes(space: &mut AddressSpace, area: &mut Area, address: u64) -> Result<(), Fault> {
+    let sequential = area.next_fault == address && area.window != 0;
+    area.window =
+        if sequential { (area.window * 2).min(WINDOW_MAX) } else { WINDOW_MIN };
+    let bytes = area.window * PAGE_SIZE;
+    let rights = area.protection.access();
+    let frame = Frame::zeroed(space.arena()).ok_or(Fault::OutOfMemory)?;
+    space.map(address, Page::Frame(frame), rights)?;
+    let (from, to) = if area.grows_down {
+        let from = (address + PAGE_SIZE).saturating_sub(bytes).max(area.start);
+        area.next_fault = from.wrapping_sub(PAGE_SIZE);
+        (from, address)
+    } else {
+        let to = (address + bytes).min(area.end);
+        area.next_fault = to;
+        (address + PAGE_SIZE, to)
+    };
+    let mut at = from;
+    while at < to {
+        if !space.is_mapped(at) {
+            let Some(frame) = Frame::zeroed(space.arena()) else { break };
+            if space.map(at, Page::Frame(frame), rights).is_err() {
+                break;
+            }
+        }
+        at += PAGE_SIZE;
+    }
+    Ok(())
+}
+
+fn fill_shared(
+    space: &mut AddressSpace,
+    area: &mut Area,
+    memory: &SharedMemory,
+    address: u64,
+) -> Result<(), Fault> {
+    let arena = space.arena();
+    let rights = area.protection.access();
+    let to = (address + WINDOW_MIN * PAGE_SIZE).min(area.end);
+    let mut at = address;
+    while at < to {
+        if at == address || !space.is_mapped(at) {
+            let frame = memory.page(area.object_page(at), arena);
+            let mapped = match frame {
+                Some(frame) => space.map(at, Page::Frame(frame), rights).is_ok(),
+                None => false,
+            };
+            if !mapped && at == address {
+                return Err(Fault::OutOfMemory);
+            }
+        }
+        at += PAGE_SIZE;
+    }
+    Ok(())
+}

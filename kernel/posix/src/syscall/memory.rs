@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! mmap and its family.
+
+use crate::{
+    Errno,
+    cx::{Cx, SysResult},
+    mm::{
+        AreaKind, FaultKind, HIGHEST, LOWEST, MapRequest, PAGE_SIZE, Placement, Protection,
+        SharedMemory,
+    },
+};
+
+const MAP_SHARED: u32 = 1;
+const MAP_PRIVATE: u32 = 2;
+const MAP_SHARED_VALIDATE: u32 = 3;
+const MAP_FIXED: u32 = 0x10;
+const MAP_ANONYMOUS: u32 = 0x20;
+const MAP_GROWSDOWN: u32 = 0x100;
+const MAP_LOCKED: u32 = 0x2000;
+const MAP_NORESERVE: u32 = 0x4000;
+const MAP_POPULATE: u32 = 0x8000;
+const MAP_NONBLOCK: u32 = 0x1_0000;
+const MAP_HUGETLB: u32 = 0x4_0000;
+const MAP_FIXED_NOREPLACE: u32 = 0x10_0000;
+const PROT_GROWSDOWN: u32 = 0x0100_0000;
+const PROT_GROWSUP: u32 = 0x0200_0000;
+
+const MREMAP_MAYMOVE: u32 = 1;
+const MREMAP_FIXED: u32 = 2;
+const MREMAP_DONTUNMAP: u32 = 4;
+
+fn page_up(bytes: u64) -> Result<u64, Errno> {
+    bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::NOMEM)
+}
+
+pub(super) fn sys_mmap(
+    cx: &mut Cx<'_>,
+    address: u64,
+    bytes: u64,
+    protection: u32,
+    flags: u32,
+    fd: i32,
+    offset: u64,
+) -> SysResult {
+    if !offset.is_multiple_of(PAGE_SIZE) || bytes == 0 {
+        return Err(Errno::INVAL.into());
+    }
+    let shared = match flags & 3 {
+        MAP_SHARED | MAP_SHARED_VALIDATE => true,
+        MAP_PRIVATE => false,
+        _ => return Err(Errno::INVAL.into()),
+    };
+    let protection = Protection::from_bits(protection);
+    let kind = if flags & MAP_ANONYMOUS != 0 {
+        if shared {
+            AreaKind::SharedAnonymous(SharedMemory::new(), 0)
+        } else {
+            AreaKind::Anonymous
+        }
+    } else {
+        if flags & MAP_HUGETLB != 0 {
+            return Err(Errno::INVAL.into());
+        }
+        let file = cx.files().lock().get(fd)?;
+        if offset.checked_add(bytes).is_none_or(|end| end > i64::MAX.cast_unsigned()) {
+            return Err(Errno::OVERFLOW.into());
+        }
+        let mode = file.flags();
+        if !mode.reads() || shared && protection.write && !mode.writes() {
+            return Err(Errno::ACCES.into());
+        }
+        if protection.execute && file.location().mount.noexec {
+            return Err(Errno::PERM.into());
+        }
+        if !file.is_mappable() {
+            return Err(Errno::NODEV.into());
+        }
+        AreaKind::File { file, page: offset / PAGE_SIZE, shared }
+    };
+    let placement = if flags & MAP_FIXED_NOREPLACE != 0 {
+        Placement::FixedIfFree(address)
+    } else if flags & MAP_FIXED != 0 {
+        Placement::Fixed(address)
+    } else {
+        Placement::Hint(address)
+    };
+    let mut request = MapRequest::new(placement, bytes, protection, kind);
+    request.grows_down = flags & MAP_GROWSDOWN != 0;
+    request.no_reserve = flags & MAP_NORESERVE != 0;
+    let mm = cx.mm();
+    let start = mm.map(request)?;
+    let populate = flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE || flags & MAP_LOCKED != 0;
+    if populate && protection.any() {
+        let kind = if protection.write { FaultKind::Write } else { FaultKind::Read };
+        // Best effort, as on Linux: the pages come with faults otherwise.
+        let _ = mm.populate(start, start + page_up(bytes)?, kind);
+    }
+    Ok(start)
+}
+
+pub(super) fn sys_munmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult {
+    cx.mm().unmap(address, bytes)?;
+    Ok(0)
+}
+
+pub(super) fn sys_mprotect(
+    cx: &mut Cx<'_>,
+    address: u64,
+    bytes: u64,
+    protection: u32,
+) -> SysResult {
+    let grows = protection & (PROT_GROWSDOWN | PROT_GROWSUP);
+    if protection & !(7 | 8 | PROT_GROWSDOWN | PROT_GROWSUP) != 0
+        || grows == PROT_GROWSDOWN | PROT_GROWSUP
+    {
+        return Err(Errno::INVAL.into());
+    }
+    let mm = cx.mm();
+    let mut start = address;
+    if grows == PROT_GROWSDOWN && address.is_multiple_of(PAGE_SIZE) {
+        // The whole stack from its lowest address on.
+        let areas = mm.areas.lock();
+        let area = areas.find(address).ok_or(Errno::NOMEM)?;
+        if !area.grows_down {
+            return Err(Errno::INVAL.into());
+        }
+        start = area.start;
+    }
+    let bytes = bytes.checked_add(address.wrapping_sub(start)).ok_or(Errno::NOMEM)?;
+    mm.protect(start, bytes, Protection::from_bits(protection))?;
+    Ok(0)
+}
+
+pub(super) fn sys_brk(cx: &mut Cx<'_>, to: u64) -> SysResult {
+    Ok(cx.mm().set_break(to))
+}
+
+pub(super) fn sys_mremap(
+    cx: &mut Cx<'_>,
+    old: u64,
+    old_bytes: u64,
+    new_bytes: u64,
+    flags: u32,
+    new: u64,
+) -> SysResult {
+    if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    let keep_old = flags & MREMAP_DONTUNMAP != 0;
+    if keep_old && (flags & MREMAP_MAYMOVE == 0 || old_bytes != new_bytes) {
+        return Err(Errno::INVAL.into());
+    }
+    let fixed = (flags & MREMAP_FIXED != 0).then_some(new);
+    let may_move = flags & MREMAP_MAYMOVE != 0;
+    Ok(cx.mm().remap(old, old_bytes, new_bytes, may_move, fixed, keep_old)?)
+}
+
+pub(super) fn sys_msync(cx: &mut Cx<'_>, address: u64, bytes: u64, flags: u32) -> SysResult {
+    const MS_ASYNC: u32 = 1;
+    const MS_INVALIDATE: u32 = 2;
+    const MS_SYNC: u32 = 4;
+    let bad = flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0
+        || flags & MS_ASYNC != 0 && flags & MS_SYNC != 0;
+    if bad || !address.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::INVAL.into());
+    }
+    let end = address.checked_add(page_up(bytes)?).ok_or(Errno::NOMEM)?;
+    // Shared pages are the file's own pages: there is nothing to write back in this memory.
+    let covered = cx.mm().areas.lock().covers(address, end);
+    if covered { Ok(0) } else { Err(Errno::NOMEM.into()) }
+}
+
+pub(super) fn sys_mincore(cx: &mut Cx<'_>, address: u64, bytes: u64, at: u64) -> SysResult {
+    if !address.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::INVAL.into());
+    }
+    let end = address.checked_add(page_up(bytes)?).ok_or(Errno::NOMEM)?;
+    let mm = cx.mm();
+    if !mm.areas.lock().covers(address, end) {
+        return Err(Errno::NOMEM.into());
+    }
+    let mut page = address;
+    let mut at = at;
+    while page < end {
+        let mut chunk = [0; 256];
+        let mut count = 0;
+        for slot in &mut chunk {
+            if page >= end {
+                break;
+            }
+            *slot = u8::from(mm.space.lock().is_mapped(page));
+            page += PAGE_SIZE;
+            count += 1;
+        }
+        cx.write_bytes(at, &chunk[..count])?;
+        at = at.wrapping_add(count as u64);
+    }
+    Ok(0)
+}
+
+pub(super) fn sys_madvise(cx: &mut Cx<'_>, address: u64, bytes: u64, advice: u32) -> SysResult {
+    if !address.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::INVAL.into());
+    }
+    let end = address
+        .checked_add(bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::INVAL)?)
+        .ok_or(Errno::INVAL)?;
+    let mm = cx.mm();
+    let covered = |mm: &crate::mm::Mm| {
+        if mm.areas.lock().covers(address, end) { Ok(()) } else { Err(Errno::NOMEM) }
+    };
+    match advice {
+        // NORMAL, RANDOM, SEQUENTIAL, WILLNEED, MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE,
+        // DONTDUMP, DODUMP, COLD, PAGEOUT, COLLAPSE: hints, which change nothing here.
+        0..=3 | 12..=17 | 20 | 21 | 25 => covered(&mm)?,
+        // DONTNEED, and FREE, which may free at once.
+        4 | 8 => {
+            if advice == 8 {
+                let areas = mm.areas.lock().overlapping(address, end);
+                if areas.iter().any(|area| !matches!(area.kind, AreaKind::Anonymous)) {
+                    return Err(Errno::INVAL.into());
+                }
+            }
+            mm.discard(address, end)?;
+        }
+        // REMOVE: punches a hole in shared memory.
+        9 => {
+            let areas = mm.areas.lock().overlapping(address, end);
+            for area in areas {
+                let AreaKind::SharedAnonymous(memory, _) = &area.kind else {
+                    return Err(Errno::INVAL.into());
+                };
+                memory.remove(area.object_page(area.start), area.object_page(area.end));
+                mm.space.lock().unmap(area.start, area.end);
+            }
+        }
+        // DONTFORK, DOFORK.
+        10 | 11 => {
+            covered(&mm)?;
+            mm.areas.lock().change(address, end, |area| area.no_fork = advice == 10)?;
+        }
+        // WIPEONFORK, KEEPONFORK.
+        18 | 19 => {
+            covered(&mm)?;
+            let areas = mm.areas.lock().overlapping(address, end);
+            let private = areas.iter().all(|area| matches!(area.kind, AreaKind::Anonymous));
+            if advice == 18 && !private {
+                return Err(Errno::INVAL.into());
+            }
+            mm.areas.lock().change(address, end, |area| area.wipe_on_fork = advice == 18)?;
+        }
+        // POPULATE_READ, POPULATE_WRITE.
+        22 | 23 => {
+            covered(&mm)?;
+            let kind = if advice == 23 { FaultKind::Write } else { FaultKind::Read };
+            mm.populate(address, end, kind).map_err(|fault| match fault {
+                crate::mm::Fault::OutOfMemory => Errno::NOMEM,
+                crate::mm::Fault::BeyondEnd => Errno::FAULT,
+                _ => Errno::INVAL,
+            })?;
+        }
+        _ => return Err(Errno::INVAL.into()),
+    }
+    Ok(0)
+}
+
+/// mlock and munlock: memory is never swapped here, so resident is locked.
+pub(super) fn sys_mlock(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult {
+    let start = address & !(PAGE_SIZE - 1);
+    let end = page_up(address.checked_add(bytes).ok_or(Errno::INVAL)?)?;
+    let mm = cx.mm();
+    if !mm.areas.lock().covers(start, end) || start < LOWEST && end > start || end > HIGHEST {
+        return Err(Errno::NOMEM.into());
+    }
+    let _ = mm.populate(start, end, FaultKind::Read);
+    Ok(0)
+}
+
+pub(super) fn sys_mlockall(_cx: &mut Cx<'_>, flags: u32) -> SysResult {
+    if flags == 0 || flags & !7 != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    Ok(0)
+}
+
+pub(super) fn sys_munlockall(_cx: &mut Cx<'_>) -> SysResult {
+    Ok(0)
+}
