@@ -21,6 +21,7 @@ mod images;
 mod log;
 mod output;
 mod plan;
+mod remains;
 mod signals;
 mod store;
 mod supervise;
