@@ -74,7 +74,9 @@ fn has_interpreter(elf: &[u8]) -> bool {
     };
     let headers = || {
         let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
-        (0..count).map(|index| number(table.checked_add(index * size)?, 4)).collect::<Option<Vec<_>>>()
+        (0..count)
+            .map(|index| number(table.checked_add(index * size)?, 4))
+            .collect::<Option<Vec<_>>>()
     };
     let is_elf64 = elf.starts_with(b"\x7fELF\x02\x01");
     match headers() {

@@ -148,7 +148,8 @@ mod tests {
     }
 
     fn found(verdicts: &[Verdict], subject: &str, kind: Kind) -> (Option<f64>, bool) {
-        let found = verdicts.iter().find(|one| one.subject.starts_with(subject) && one.kind == kind);
+        let found =
+            verdicts.iter().find(|one| one.subject.starts_with(subject) && one.kind == kind);
         let found = found.expect("there is such a target");
         (found.measured, found.is_met())
     }

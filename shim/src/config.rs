@@ -26,7 +26,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{log::Level, translate::MEMORY_MIN_BYTES};
+use trine::oci::MEMORY_MIN_BYTES;
+
+use crate::log::Level;
 
 /// Where the configuration is unless the runtime's options say otherwise.
 pub const DEFAULT_PATH: &str = "/etc/trine/config.toml";

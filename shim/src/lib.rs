@@ -16,7 +16,6 @@
 //!      └─ delete ────────▶ [delete]                           from [record]s in the bundle alone
 //! ```
 //!
-//! [`translate`] turns OCI specs into VM configurations and depends on nothing else here.
 #![forbid(unsafe_code)]
 
 pub mod app;
@@ -40,4 +39,3 @@ pub mod stats;
 pub mod stdio;
 pub mod tasks;
 pub mod time;
-pub mod translate;

@@ -105,9 +105,7 @@ fn through_command_line<'a>(
     let name = |number| format!("idle-{number}");
     let starter = launcher.clone();
     Ok(Idlers {
-        start_fn: Box::new(move |number| {
-            starter.run_detached(&bundles[&number], &name(number))
-        }),
+        start_fn: Box::new(move |number| starter.run_detached(&bundles[&number], &name(number))),
         stop_fn: Box::new(move |number| {
             session.runner.tidy(&mut launcher.delete(&name(number)));
         }),

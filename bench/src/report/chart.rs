@@ -51,8 +51,10 @@ struct Panel<'a> {
 /// Draws all measurements.
 pub(crate) fn draw(facts: &Facts, measures: &[Measure]) -> String {
     let panels: Vec<Panel<'_>> = measures.iter().map(Panel::of).collect();
-    let heights: Vec<f64> =
-        panels.chunks(COLUMNS).map(|line| line.iter().map(Panel::height).fold(0.0, f64::max)).collect();
+    let heights: Vec<f64> = panels
+        .chunks(COLUMNS)
+        .map(|line| line.iter().map(Panel::height).fold(0.0, f64::max))
+        .collect();
     let height = HEAD_HEIGHT + heights.iter().map(|line| line + GAP).sum::<f64>();
 
     let mut svg = Svg::default();
@@ -106,7 +108,8 @@ impl<'a> Panel<'a> {
     fn draw(&self, svg: &mut Svg, left: f64, top: f64) {
         svg.text(left, top + 14.0, Anchor::Start, "title", &self.measure.title);
         let bars = self.bars();
-        let reach = |bar: &Bar<'_>| bar.whisker.map_or(0.0, |(_, high)| bar.start + high.max(bar.length));
+        let reach =
+            |bar: &Bar<'_>| bar.whisker.map_or(0.0, |(_, high)| bar.start + high.max(bar.length));
         let axis = Axis::to(bars.iter().map(reach).fold(0.0, f64::max));
         let origin = left + LABEL_WIDTH;
         let scale = (PANEL_WIDTH - LABEL_WIDTH - VALUE_WIDTH) / axis.end;

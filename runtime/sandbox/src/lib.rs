@@ -23,6 +23,7 @@ mod io_process;
 mod kvm;
 mod launch;
 mod libexec;
+pub mod oci;
 mod pod;
 mod reader;
 mod spec;

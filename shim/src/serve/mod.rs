@@ -33,6 +33,7 @@ use tokio::{
     sync::watch,
     time,
 };
+use trine::oci::Defaults;
 
 use crate::{
     config::{self, Config},
@@ -44,7 +45,6 @@ use crate::{
     service::Service,
     start::TTRPC_ADDRESS,
     tasks::{Registry, Settings},
-    translate::Defaults,
 };
 
 /// Threads for calls that do not block.

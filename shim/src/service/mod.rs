@@ -16,7 +16,6 @@ use crate::{
     serve::Closer,
     stats, stdio,
     tasks::{Failure, Registry},
-    translate,
 };
 use async_trait::async_trait;
 use containerd_shim_protos::{
@@ -33,6 +32,7 @@ use containerd_shim_protos::{
         r#async::{Service as TtrpcService, TtrpcContext},
     },
 };
+use trine::oci;
 
 /// Names of the API on the wire.
 const TASK_V2: &str = "containerd.task.v2.Task";
@@ -178,8 +178,8 @@ impl TaskApi for Service {
         detached("Exec", name, async move {
             ids::check("exec id", &request.exec_id)?;
             let task = registry.get(&request.id)?;
-            let spec = translate::parse_process(&request.spec.value)?;
-            let (mut process, warnings) = translate::process(&spec)?;
+            let spec = oci::parse_process(&request.spec.value)?;
+            let (mut process, warnings) = oci::process(&spec)?;
             for warning in warnings {
                 log::warn(format!("exec {:?} in {:?}: {warning}", request.exec_id, request.id));
             }

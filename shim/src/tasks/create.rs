@@ -9,7 +9,10 @@ use std::{
 
 use containerd_shim_protos::{ttrpc::Code, types::mount::Mount as MountMessage};
 use oci_spec::runtime::Spec;
-use trine::{ContainerSpec, Error, PodOptions};
+use trine::{
+    ContainerSpec, Error, PodOptions,
+    oci::{self, Translation},
+};
 
 use super::{Failure, Registry, machine::Machine, sandbox::Sandbox, task::NewTask};
 use crate::{
@@ -21,7 +24,6 @@ use crate::{
     record::TaskRecord,
     start::SANDBOX_ID,
     stdio,
-    translate::{self, Translation},
 };
 
 /// Annotation that tells sandboxes from containers.
@@ -60,7 +62,7 @@ pub(super) fn create(registry: &Registry, request: CreateRequest) -> Result<NewT
     if !request.checkpoint.is_empty() {
         return Err(Failure::unimplemented("restoring a checkpoint", "create the container anew"));
     }
-    let spec = translate::load_spec(&request.bundle.join("config.json"))?;
+    let spec = oci::load_spec(&request.bundle.join("config.json"))?;
     let mut creation = Creation { registry, request, record: TaskRecord::default(), joined: false };
     let created = match kind(&spec) {
         Kind::Sandbox => creation.sandbox(&spec),
@@ -107,7 +109,7 @@ impl Creation<'_> {
             .filter(|path| !path.is_empty());
         let has_cgroup = cgroup.is_some();
         let options = PodOptions {
-            network_namespace: translate::network(spec).namespace_path(),
+            network_namespace: oci::network(spec).namespace_path(),
             cgroup,
             ..self.pod_options()
         };
@@ -124,7 +126,7 @@ impl Creation<'_> {
     fn container(&mut self, spec: &Spec, kind: Kind) -> Result<Created, Failure> {
         let settings = &self.registry.settings;
         let Translation { config, mut process, limits, network, warnings } =
-            translate::container(spec, &self.request.bundle, &settings.defaults)?;
+            oci::container(spec, &self.request.bundle, &settings.defaults)?;
         for warning in warnings {
             log::warn(format!("container {:?}: {warning}", self.request.id));
         }

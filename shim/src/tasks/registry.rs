@@ -12,14 +12,13 @@ use std::{
 
 use containerd_shim_protos::ttrpc::Code;
 use tokio::{sync::watch, task::spawn_blocking};
-use trine::{Error, PodOptions};
+use trine::{Error, PodOptions, oci::Defaults};
 
 use super::{CreateRequest, Exit, Failure, Task, create};
 use crate::{
     events::Queue,
     host::{Host, Pod},
     log,
-    translate::Defaults,
 };
 
 /// What does not change while the server runs.

@@ -15,7 +15,7 @@ use tokio::{
     task::spawn_blocking,
     time,
 };
-use trine::{Error, ExitStatus, ProcessState, Stdio};
+use trine::{Error, ExitStatus, ProcessState, Stdio, oci};
 use trine_abi::control::Process;
 
 use super::{
@@ -29,7 +29,6 @@ use crate::{
     log, mounts,
     record::{ExitRecord, TaskRecord},
     time::unix_nanos,
-    translate,
 };
 
 /// How long execs may keep back the exit of the first process.
@@ -233,8 +232,8 @@ impl Task {
         let operation = self.operation("");
         let _guard = operation.lock().await;
         self.step(|machine| machine.check_not_stopped("update", ""))?;
-        let resources = translate::parse_resources(resources)?;
-        let host = translate::update(&resources, self.memory_bytes)?;
+        let resources = oci::parse_resources(resources)?;
+        let host = oci::update(&resources, self.memory_bytes)?;
         Ok(self.call_guest(move |guest| guest.update(&host)).await?)
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `linux.resources`: the size of the VM, and what remains for its cgroup on the host.
 
+use crate::{Error, Limits};
 use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources, Spec};
-use trine::{Error, Limits};
 use trine_abi::layout::{MAX_VCPUS, PAGE_SIZE};
 
 use super::{Defaults, invalid};

@@ -15,8 +15,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use crate::Error;
 use oci_spec::runtime::{Mount as OciMount, Spec};
-use trine::Error;
 use trine_abi::control::{Config, Mount};
 
 use super::{byte_strings, bytes, invalid, unsupported};

@@ -7,9 +7,9 @@ use std::{
     path::Path,
 };
 
+use crate::Error;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
-use trine::Error;
 
 use super::invalid;
 

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
+use crate::Error;
 use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType, Spec};
-use trine::Error;
 
 use super::{Network, unsupported};
 

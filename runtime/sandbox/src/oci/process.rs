@@ -3,8 +3,8 @@
 
 use std::{collections::HashSet, os::unix::ffi::OsStrExt};
 
+use crate::Error;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, Process as OciProcess};
-use trine::Error;
 use trine_abi::control::{NO_HANDLE, Process, Rlimit};
 
 use super::{byte_strings, invalid, unsupported};

@@ -8,13 +8,13 @@
 //!
 //! ```
 //! use std::path::Path;
-//! use trine_shim::translate::{self, Defaults};
+//! use trine::oci::{self, Defaults};
 //!
 //! let json = br#"{"ociVersion": "1.0.2",
 //!     "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/bin/true"]},
 //!     "root": {"path": "rootfs"}}"#;
-//! let spec = translate::parse_spec(json, Path::new("config.json"))?;
-//! let made = translate::container(&spec, Path::new("."), &Defaults::default())?;
+//! let spec = oci::parse_spec(json, Path::new("config.json"))?;
+//! let made = oci::container(&spec, Path::new("."), &Defaults::default())?;
 //! assert_eq!(made.process.args, [b"/bin/true".to_vec()]);
 //! assert_eq!(made.limits.memory_bytes, Defaults::default().memory_bytes);
 //! # Ok::<(), trine::Error>(())
@@ -28,8 +28,8 @@ mod spec;
 
 use std::path::{Path, PathBuf};
 
+use crate::{Error, Limits};
 use oci_spec::runtime::Spec;
-use trine::{Error, Limits};
 use trine_abi::control::{Config, Process};
 
 pub use process::{parse_process, process};
