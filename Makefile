@@ -16,6 +16,7 @@ export TRINE_E2E_PARALLEL   ?= 20
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 RELEASE     := target/x86_64-unknown-linux-gnu/release
+KERNEL_ELF  := target/x86_64-unknown-linux-gnu/kernel/trine-kernel
 KERNEL      := $(RELEASE)/trine-kernel
 KERNEL_MAX  := 1572864
 PROGRAMS    := -p trine-cli -p containerd-shim-trine -p trine-vmm -p trine-io
@@ -39,8 +40,8 @@ build: kernel ## build the programs and the guest kernel
 
 # By itself: together with host crates, cargo would build what both use with the features of both.
 kernel: ## build the guest kernel, strip it, and check its size
-	@$(CARGO) build --release -p trine-kernel
-	@objcopy --strip-debug $(KERNEL) $(KERNEL).stripped && mv $(KERNEL).stripped $(KERNEL)
+	@$(CARGO) build --profile kernel -p trine-kernel
+	@mkdir -p $(RELEASE); objcopy --strip-debug $(KERNEL_ELF) $(KERNEL)
 	@size=$$(stat -c %s $(KERNEL)); echo "trine-kernel: $$size bytes (at most $(KERNEL_MAX))"; \
 	 [ $$size -le $(KERNEL_MAX) ]
 
