@@ -26,7 +26,7 @@ pub(crate) fn config(rootfs: &Path, arguments: &[&str]) -> Value {
             { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
               "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
         ],
-        "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }] },
+        "linux": { "namespaces": [{ "type": "pid" }, { "type": "ipc" }, { "type": "mount" }] },
     })
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where things are.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 /// The root of the source tree.
 pub(crate) fn root() -> PathBuf {
@@ -9,8 +12,13 @@ pub(crate) fn root() -> PathBuf {
     crate_folder.parent().unwrap_or(crate_folder).to_owned()
 }
 
-/// The folder of the programs under test.
+/// The folder of the programs under test: `TRINE_E2E_PROGRAMS`, else where `make build` puts them.
 pub(crate) fn programs() -> PathBuf {
+    let named = env::var_os("TRINE_E2E_PROGRAMS").filter(|value| !value.is_empty());
+    named.map(PathBuf::from).unwrap_or_else(built)
+}
+
+fn built() -> PathBuf {
     root().join("target/x86_64-unknown-linux-gnu/release")
 }
 

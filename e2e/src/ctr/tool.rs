@@ -26,11 +26,11 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     if !bed.is_trine() {
         return suite.skip("tool", "about trine itself");
     }
+    // Most of what follows runs them.
+    if let Err(error) = build_images() {
+        return suite.fail("tool-image", &format!("{error:#}"));
+    }
     suite.case("tool-image", || {
-        for image in images::ALL {
-            let mut build = trine(&["image", "build", "--tag", image.name]);
-            command::must(build.arg(image.archive()), Duration::from_secs(120))?;
-        }
         let list = command::must(&mut trine(&["image", "ls"]), PATIENCE)?;
         ensure!(images::ALL.iter().all(|image| list.contains(image.name)), "listed: {list}");
         Ok(())
@@ -63,6 +63,14 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         serde_json::from_str::<Value>(&text).context("parse what trine doctor printed").map(drop)
     });
     faults(bed, suite);
+}
+
+fn build_images() -> Result<()> {
+    for image in images::ALL {
+        let mut build = trine(&["image", "build", "--tag", image.name]);
+        command::must(build.arg(image.archive()), Duration::from_secs(120))?;
+    }
+    Ok(())
 }
 
 fn oci_runtime(bed: &Bed) -> Result<()> {
@@ -179,9 +187,11 @@ fn all_faults(folder: &Path) -> Result<Vec<Fault>> {
     faults.push(("config-missing", 0, "config.json".to_owned(), run));
 
     archives(folder, &mut faults)?;
-    without_kvm(&mut faults);
+    without_kvm(folder, &mut faults);
     Ok(faults)
 }
+
+const REFERENCE: &str = "trine.test/fault:1";
 
 /// Image archives that must not be taken.
 fn archives(folder: &Path, faults: &mut Vec<Fault>) -> Result<()> {
@@ -194,14 +204,22 @@ fn archives(folder: &Path, faults: &mut Vec<Fault>) -> Result<()> {
     fs::write(&path, &whole[..whole.len() / 2])?;
     add("archive-truncated", "truncated.tar", &path);
 
-    let mut wrong = whole.clone();
-    let Some(at) = wrong.windows(6).position(|window| window == b"hello\n") else {
-        bail!("the program hello is not in the archive");
-    };
-    wrong[at] = b'j';
     let path = folder.join("digest.tar");
+    // Of its own, or the image would be known already and its layers not read.
+    let mark = b"contents that will change";
+    write_archive(&path, REFERENCE, &[Layer::with_file("etc/file", mark)?], &["/bin/sh"])?;
+    let mut wrong = fs::read(&path)?;
+    let Some(at) = wrong.windows(mark.len()).position(|window| window == mark) else {
+        bail!("the file is not in the archive");
+    };
+    wrong[at] = b'C';
     fs::write(&path, &wrong)?;
     add("archive-digest", "digest", &path);
+
+    let path = folder.join("bomb.tar");
+    let bomb = Layer::with_file("zeros", &vec![0; 256 << 20])?.compressed()?;
+    write_archive(&path, REFERENCE, &[bomb], &["/bin/sh"])?;
+    add("archive-bomb", "bomb.tar", &path);
 
     for (name, file, entry) in [
         ("archive-dot-dot", "dot-dot.tar", "a/../../escaped"),
@@ -209,20 +227,26 @@ fn archives(folder: &Path, faults: &mut Vec<Fault>) -> Result<()> {
     ] {
         let path = folder.join(file);
         let layer = Layer::with_file(entry, b"contents")?;
-        write_archive(&path, "trine.test/fault:1", &[layer], &["/bin/sh"])?;
+        write_archive(&path, REFERENCE, &[layer], &["/bin/sh"])?;
         add(name, "escaped", &path);
     }
     Ok(())
 }
 
 /// Hosts without KVM: no device, or no permission to use it.
-fn without_kvm(faults: &mut Vec<Fault>) {
+fn without_kvm(folder: &Path, faults: &mut Vec<Fault>) {
     let script = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && \
                   mknod -m 666 /dev/urandom c 1 9 && mknod -m 666 /dev/zero c 1 5 && exec \"$@\"";
     let mut hidden = Command::new("unshare");
     hidden.args(["--mount", "sh", "-c", script, "hidden"]).arg(paths::trine());
     hidden.args(["run", "busybox", "/bin/true"]);
     faults.push(("no-kvm", 125, "/dev/kvm".to_owned(), hidden));
+
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(paths::trine());
+    nobody.arg("run").arg(BUSYBOX.rootfs()).arg("/bin/true");
+    nobody.env("XDG_RUNTIME_DIR", folder).env("XDG_CACHE_HOME", folder).current_dir("/");
+    faults.push(("kvm-permission", 125, "/dev/kvm".to_owned(), nobody));
 }
 
 fn trine(arguments: &[&str]) -> Command {

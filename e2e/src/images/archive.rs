@@ -4,22 +4,41 @@
 use std::{fs::File, io::Write as _, path::Path};
 
 use anyhow::Result;
+use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header, HeaderMode};
 
-/// A layer: an uncompressed tar.
+/// A layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Layer(pub(crate) Vec<u8>);
+pub(crate) struct Layer {
+    blob: Vec<u8>,
+    media_type: &'static str,
+    /// The digest of what the blob unpacks to.
+    diff_id: String,
+}
 
 impl Layer {
+    fn plain(blob: Vec<u8>) -> Self {
+        let diff_id = digest(&blob);
+        Self { blob, media_type: "application/vnd.oci.image.layer.v1.tar", diff_id }
+    }
+
+    /// Compresses the layer.
+    pub(crate) fn compressed(self) -> Result<Self> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&self.blob)?;
+        let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+        Ok(Self { blob: encoder.finish()?, media_type, diff_id: self.diff_id })
+    }
+
     /// Packs a directory, with owners, modes and times.
     pub(crate) fn of_directory(directory: &Path) -> Result<Self> {
         let mut tar = Builder::new(Vec::new());
         tar.mode(HeaderMode::Complete);
         tar.follow_symlinks(false);
         tar.append_dir_all(".", directory)?;
-        Ok(Self(tar.into_inner()?))
+        Ok(Self::plain(tar.into_inner()?))
     }
 
     /// A layer with one file; its name goes into the header as it is, however wrong.
@@ -33,7 +52,7 @@ impl Layer {
         header.set_cksum();
         let mut tar = Builder::new(Vec::new());
         tar.append(&header, contents)?;
-        Ok(Self(tar.into_inner()?))
+        Ok(Self::plain(tar.into_inner()?))
     }
 }
 
@@ -44,7 +63,7 @@ pub(crate) fn write_archive(
     layers: &[Layer],
     entrypoint: &[&str],
 ) -> Result<()> {
-    let diff_ids: Vec<String> = layers.iter().map(|layer| digest(&layer.0)).collect();
+    let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
@@ -55,12 +74,13 @@ pub(crate) fn write_archive(
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
     let config = config.to_string().into_bytes();
-    let layer_type = "application/vnd.oci.image.layer.v1.tar";
+    let descriptors: Vec<Value> =
+        layers.iter().map(|layer| descriptor(layer.media_type, &layer.blob)).collect();
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": layers.iter().map(|layer| descriptor(layer_type, &layer.0)).collect::<Vec<_>>(),
+        "layers": descriptors,
     });
     let manifest = manifest.to_string().into_bytes();
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
@@ -74,7 +94,7 @@ pub(crate) fn write_archive(
     let mut tar = Builder::new(File::create(file)?);
     append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     append(&mut tar, "index.json", index.to_string().as_bytes())?;
-    let blobs = layers.iter().map(|layer| &layer.0).chain([&config, &manifest]);
+    let blobs = layers.iter().map(|layer| &layer.blob).chain([&config, &manifest]);
     for blob in blobs {
         append(&mut tar, &format!("blobs/sha256/{}", hash(blob)), blob)?;
     }
