@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command lines of the runtimes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use crate::{scratch::Scratch, system::System, tools::Tools};
+
+/// How one runtime is told what to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Launcher {
+    system: System,
+    program: PathBuf,
+    state: PathBuf,
+    images: PathBuf,
+}
+
+impl Launcher {
+    /// Prepares a runtime, with state of its own; the reason if it is not there.
+    ///
+    /// # Errors
+    /// If directories cannot be made.
+    pub(crate) fn make(
+        system: System,
+        tools: &Tools,
+        scratch: &Scratch,
+    ) -> Result<Result<Self, String>> {
+        let program = match tools.of(system) {
+            Ok(program) => program,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let state = scratch.directory(&format!("state/{system}"))?;
+        let images = scratch.directory("images")?;
+        Ok(Ok(Self { system, program, state, images }))
+    }
+
+    /// Runs a bundle to its end.
+    pub(crate) fn run(&self, bundle: &Path, id: &str) -> Command {
+        let mut command = self.command();
+        command.args(["run", bundle_flag(self.system)]).arg(bundle).arg(id);
+        command
+    }
+
+    /// Runs a bundle and returns when it runs.
+    pub(crate) fn run_detached(&self, bundle: &Path, id: &str) -> Command {
+        let detach = if self.system == System::Runsc { "-detach" } else { "--detach" };
+        let mut command = self.command();
+        command.args(["run", detach, bundle_flag(self.system)]).arg(bundle).arg(id);
+        command
+    }
+
+    /// Runs a command in a root file system, without a bundle: ours only.
+    pub(crate) fn run_rootfs(&self, rootfs: &Path, json: Option<&Path>, args: &[&str]) -> Command {
+        let mut command = self.command();
+        command.arg("run");
+        if let Some(file) = json {
+            command.arg(format!("--json={}", file.display()));
+        }
+        command.arg(rootfs).arg("--").args(args);
+        command
+    }
+
+    /// Deletes a container, running or not.
+    pub(crate) fn delete(&self, id: &str) -> Command {
+        let force = if self.system == System::Runsc { "-force" } else { "--force" };
+        let mut command = self.command();
+        command.args(["delete", force, id]);
+        command
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.state);
+        match self.system {
+            // Its sandbox cannot use cgroups in hybrid mode, and its own network stack would need
+            // an interface to be set up that the others have no equivalent of.
+            System::Runsc => {
+                command.args(["--network", "none", "--ignore-cgroups"]);
+            }
+            System::Trine => {
+                command.arg("--images").arg(&self.images);
+            }
+            System::Plain | System::Runc => {}
+        }
+        command
+    }
+}
+
+fn bundle_flag(system: System) -> &'static str {
+    if system == System::Runsc { "-bundle" } else { "--bundle" }
+}
