@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pipes, poll, epoll, eventfd, timerfd.
 
+use std::vec::Vec;
+
 use super::calls::Caller;
 use crate::testing::pass_ns;
 
@@ -263,7 +265,7 @@ fn fifo_open_waits_for_the_other_side() {
 #[test]
 fn many_timers_are_set_again_and_again() {
     let mut c = Caller::new();
-    let fds: std::vec::Vec<i64> = (0..40).map(|_| c.call(283, &[1, 0o4000])).collect();
+    let fds: Vec<i64> = (0..40).map(|_| c.call(283, &[1, 0o4000])).collect();
     let at = c.page + 13 * 8192;
     let mut setting = [0; 32];
     setting[16..24].copy_from_slice(&100_u64.to_le_bytes());
