@@ -154,12 +154,8 @@ fn chosen(choices: &str) -> &str {
 }
 
 fn file_system(session: &Session) -> String {
-    const KINDS: [(FsWord, &str); 4] = [
-        (0x0102_1994, "tmpfs"),
-        (0xef53, "ext4"),
-        (0x9123_683e, "btrfs"),
-        (0x5846_5342, "xfs"),
-    ];
+    const KINDS: [(FsWord, &str); 4] =
+        [(0x0102_1994, "tmpfs"), (0xef53, "ext4"), (0x9123_683e, "btrfs"), (0x5846_5342, "xfs")];
     match statfs(session.scratch.path()) {
         Ok(found) => {
             let known = KINDS.into_iter().find(|(magic, _)| *magic == found.f_type);

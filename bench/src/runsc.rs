@@ -19,7 +19,8 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 /// Finds `runsc`, or downloads it.
 pub(crate) fn find(args: &Args, runner: &Runner) -> Found {
     if let Some(path) = &args.runsc {
-        return fs::canonicalize(path).map_err(|error| format!("--runsc {}: {error}", path.display()));
+        return fs::canonicalize(path)
+            .map_err(|error| format!("--runsc {}: {error}", path.display()));
     }
     let cache = args.out.join("runsc");
     let program = cache.join("usr/bin/runsc");

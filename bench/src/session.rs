@@ -4,14 +4,8 @@
 use anyhow::Result;
 
 use crate::{
-    args::Args,
-    bundle::Rootfs,
-    launch::Launcher,
-    programs::Programs,
-    runner::Runner,
-    scratch::Scratch,
-    system::System,
-    tools::Tools,
+    args::Args, bundle::Rootfs, launch::Launcher, programs::Programs, runner::Runner,
+    scratch::Scratch, system::System, tools::Tools,
 };
 
 /// One run.  The fields are dropped in this order: processes end before their directories go.

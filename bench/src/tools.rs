@@ -55,7 +55,8 @@ impl Tools {
         };
         let shim_name = "containerd-shim-trine-v1";
         let shim = beside(shim_name).map_err(|reason: &String| reason.clone());
-        let shim = shim.and_then(|found| found.map_or_else(|| installed(shim_name, "make build"), Ok));
+        let shim =
+            shim.and_then(|found| found.map_or_else(|| installed(shim_name, "make build"), Ok));
         let kernel = match &trine {
             Ok(trine) => kernel(trine),
             Err(reason) => Err(reason.clone()),
@@ -121,7 +122,8 @@ fn installed(name: &str, remedy: &str) -> Found {
 
 fn trine(given: Option<&Path>) -> Found {
     if let Some(path) = given {
-        return fs::canonicalize(path).map_err(|error| format!("--trine {}: {error}", path.display()));
+        return fs::canonicalize(path)
+            .map_err(|error| format!("--trine {}: {error}", path.display()));
     }
     let own = env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent).map(|directory| directory.join("trine"));

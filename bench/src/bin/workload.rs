@@ -71,9 +71,8 @@ fn micro(samples: &str, target_ms: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     for round in 0..=samples {
         for (name, turns) in LOOPS {
-            let ns = measure(turns, target).map_err(|error| {
-                io::Error::other(format!("the {name} loop failed: {error}"))
-            })?;
+            let ns = measure(turns, target)
+                .map_err(|error| io::Error::other(format!("the {name} loop failed: {error}")))?;
             // The first round warms up caches, page tables and clocks.
             if round > 0 {
                 writeln!(output, "{name} {ns:.3}")?;

@@ -44,8 +44,7 @@ pub(crate) fn measure(
             contenders.push(Contender {
                 system,
                 label: format!("{output:?} ctr run, {system}"),
-                sample: available
-                    .map(|daemon| sampler(session, daemon, system, output)),
+                sample: available.map(|daemon| sampler(session, daemon, system, output)),
             });
         }
     }
@@ -60,9 +59,10 @@ pub(crate) fn measure(
     let measure = |id, title: &str, output| Measure {
         id,
         title: title.to_owned(),
-        method: "From just before posix_spawn of `ctr run --rm` to its exit, through a containerd of \
+        method:
+            "From just before posix_spawn of `ctr run --rm` to its exit, through a containerd of \
                  this run's own, the image unpacked."
-            .to_owned(),
+                .to_owned(),
         unit: Unit::Milliseconds,
         shape: Shape::Compared,
         rows: rows(output),

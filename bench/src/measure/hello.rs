@@ -39,7 +39,8 @@ pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
         });
     }
     for (system, launcher) in session.launchers()? {
-        let bundle = session.rootfs.bundle(&session.scratch, &format!("hello-{system}"), &["/hello"])?;
+        let bundle =
+            session.rootfs.bundle(&session.scratch, &format!("hello-{system}"), &["/hello"])?;
         let label = match system {
             System::Trine => TRINE_BUNDLE.to_owned(),
             other => format!("{other} run"),

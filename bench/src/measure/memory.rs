@@ -20,6 +20,9 @@ use crate::{
 /// Id of the slope of MemAvailable.
 pub(crate) const ID: &str = "idle-memory";
 
+/// Row of ours through containerd.
+pub(crate) const TRINE_CTR: &str = "ctr run --detach, trine";
+
 const MIB: f64 = (1 << 20) as f64;
 
 /// How containers are counted.
@@ -105,9 +108,7 @@ fn through_command_line<'a>(
     let name = |number| format!("idle-{number}");
     let starter = launcher.clone();
     Ok(Idlers {
-        start_fn: Box::new(move |number| {
-            starter.run_detached(&bundles[&number], &name(number))
-        }),
+        start_fn: Box::new(move |number| starter.run_detached(&bundles[&number], &name(number))),
         stop_fn: Box::new(move |number| {
             session.runner.tidy(&mut launcher.delete(&name(number)));
         }),

@@ -35,12 +35,7 @@ const LOOPS: [(&str, &str, &str, &str); 6] = [
         "Page fault",
         "First touch of each 4 KiB page of 64 MiB of fresh memory, per page.",
     ),
-    (
-        "cpu",
-        CPU,
-        "CPU-bound loop",
-        "A dependent xorshift and multiplication; per turn.",
-    ),
+    ("cpu", CPU, "CPU-bound loop", "A dependent xorshift and multiplication; per turn."),
 ];
 /// Id of fork, exit, wait.
 pub(crate) const FORK: &str = "fork";
@@ -61,7 +56,8 @@ type Samples = BTreeMap<String, Vec<f64>>;
 /// If it is interrupted, or nothing can be prepared.
 pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
     let runner = &session.runner;
-    let (samples, target_ms) = if session.args.quick { (1, 2) } else { (SAMPLES_PER_CONTAINER, 20) };
+    let (samples, target_ms) =
+        if session.args.quick { (1, 2) } else { (SAMPLES_PER_CONTAINER, 20) };
     let (samples, target_ms) = (samples.to_string(), target_ms.to_string());
     let args = ["/workload", "micro", &samples, &target_ms];
 

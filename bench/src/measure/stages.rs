@@ -54,9 +54,8 @@ pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
     else {
         return Ok(vec![]);
     };
-    let sample = launcher.map(|launcher| -> Sampler<'_, Offsets> {
-        Box::new(move || sample(session, &launcher))
-    });
+    let sample = launcher
+        .map(|launcher| -> Sampler<'_, Offsets> { Box::new(move || sample(session, &launcher)) });
     let contender = Contender { system, label: "trine run --json".to_owned(), sample };
     let plan = Plan { warmups: session.args.plan().warmups, ..session.args.plan() };
     let is_interrupted = || session.runner.is_interrupted();
@@ -67,9 +66,10 @@ pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
         Measure {
             id: ID_VM,
             title: "VM creation to the first instruction of the application".to_owned(),
-            method: "ready_ns - create_ns of `trine run --json`: from just before KVM_CREATE_VM to \
+            method:
+                "ready_ns - create_ns of `trine run --json`: from just before KVM_CREATE_VM to \
                      just before the kernel enters the program."
-                .to_owned(),
+                    .to_owned(),
             unit: Unit::Milliseconds,
             shape: Shape::Compared,
             rows: vec![Row::new(system, "trine", vm_start(&outcome))],
@@ -145,7 +145,8 @@ fn rows(system: System, outcome: &Outcome<Offsets>) -> Vec<Row> {
             let from = before.map_or(Some(0.0), |before| offsets.get(before).copied());
             Some((offsets.get(name)? - from?) / 1e6)
         });
-        let label = LABELS.iter().find(|(stamp, _)| *stamp == name).map_or(name, |(_, label)| label);
+        let label =
+            LABELS.iter().find(|(stamp, _)| *stamp == name).map_or(name, |(_, label)| label);
         rows.push(Row::new(system, label, Outcome::Measured(lengths.collect())));
         before = Some(name);
     }

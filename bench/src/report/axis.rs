@@ -64,7 +64,10 @@ mod tests {
                 let most = f64::from(digit) * 10_f64.powi(exponent);
                 let axis = Axis::to(most);
                 let marks = axis.marks().len();
-                assert!((3..=7).contains(&marks) && axis.end >= most * 0.999_999, "{most} {axis:?}");
+                assert!(
+                    (3..=7).contains(&marks) && axis.end >= most * 0.999_999,
+                    "{most} {axis:?}"
+                );
             }
         }
     }

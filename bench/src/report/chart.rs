@@ -51,8 +51,10 @@ struct Panel<'a> {
 /// Draws all measurements.
 pub(crate) fn draw(facts: &Facts, measures: &[Measure]) -> String {
     let panels: Vec<Panel<'_>> = measures.iter().map(Panel::of).collect();
-    let heights: Vec<f64> =
-        panels.chunks(COLUMNS).map(|line| line.iter().map(Panel::height).fold(0.0, f64::max)).collect();
+    let heights: Vec<f64> = panels
+        .chunks(COLUMNS)
+        .map(|line| line.iter().map(Panel::height).fold(0.0, f64::max))
+        .collect();
     let height = HEAD_HEIGHT + heights.iter().map(|line| line + GAP).sum::<f64>();
 
     let mut svg = Svg::default();
@@ -106,7 +108,8 @@ impl<'a> Panel<'a> {
     fn draw(&self, svg: &mut Svg, left: f64, top: f64) {
         svg.text(left, top + 14.0, Anchor::Start, "title", &self.measure.title);
         let bars = self.bars();
-        let reach = |bar: &Bar<'_>| bar.whisker.map_or(0.0, |(_, high)| bar.start + high.max(bar.length));
+        let reach =
+            |bar: &Bar<'_>| bar.whisker.map_or(0.0, |(_, high)| bar.start + high.max(bar.length));
         let axis = Axis::to(bars.iter().map(reach).fold(0.0, f64::max));
         let origin = left + LABEL_WIDTH;
         let scale = (PANEL_WIDTH - LABEL_WIDTH - VALUE_WIDTH) / axis.end;
@@ -165,9 +168,11 @@ impl Bar<'_> {
         let width = (self.length * scale).max(1.0);
         svg.rectangle(x, middle - BAR_HEIGHT / 2.0, width, BAR_HEIGHT, self.row.system.name());
         let (from, to) = (x + low.max(0.0) * scale, x + high.max(0.0) * scale);
-        svg.stroke((from, middle), (to, middle), "whisker");
-        for end in [from, to] {
-            svg.stroke((end, middle - 4.0), (end, middle + 4.0), "whisker");
+        if to > from {
+            svg.stroke((from, middle), (to, middle), "whisker");
+            for end in [from, to] {
+                svg.stroke((end, middle - 4.0), (end, middle + 4.0), "whisker");
+            }
         }
         let value = number(self.length, Unit::Milliseconds);
         svg.text(x + width.max(to - x) + 6.0, baseline, Anchor::Start, "value", &value);
