@@ -92,7 +92,7 @@ pub(crate) fn judge(measures: &[Measure]) -> Vec<Verdict> {
         verdict(must, "ctr run --null-io, hello, of runc's time", 1.0, "x", ctr_null),
         verdict(must, "idle container, trine run", 5.0, "MiB", trine(memory::ID)),
         verdict(must, "idle container, ctr run, with its shim", 5.0, "MiB", idle_ctr),
-        verdict(must, "guest kernel image, what is loaded", 1.5, "MiB", trine(size::ID)),
+        verdict(must, "guest kernel image", 1.5, "MiB", trine(size::ID)),
         strictly(verdict(must, "fork+exit, of runsc's time", 1.0, "x", fork)),
         strictly(verdict(must, "vfork+exec, of runsc's time", 1.0, "x", vfork)),
         verdict(

@@ -1,3 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! (doc)
-fn main() {}
+//! `containerd-shim-trine-v1`: see the library `trine_shim`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    trine_shim::app::run(trine_shim::app::arguments())
+}

@@ -40,15 +40,14 @@ pub(crate) fn measure(session: &Session) -> Vec<Measure> {
     vec![Measure {
         id: ID,
         title: "Guest kernel image".to_owned(),
-        method:
-            "Bytes of the file trine-kernel that are loaded; and the file with what else is in \
-                 it, which is symbols and debug information unless they were stripped."
-                .to_owned(),
+        method: "The file trine-kernel, and what of it is loaded: the rest is symbols, and debug \
+                 information unless it was stripped."
+            .to_owned(),
         unit: Unit::Mebibytes,
         shape: Shape::Compared,
         rows: vec![
-            Row::new(System::Trine, "what is loaded", loaded),
             Row::new(System::Trine, "the file", file),
+            Row::new(System::Trine, "what is loaded of it", loaded),
         ],
     }]
 }

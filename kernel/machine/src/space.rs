@@ -455,8 +455,7 @@ impl AddressSpace {
 
     /// Whether a page is mapped or held at an address.
     pub fn is_mapped(&self, address: u64) -> bool {
-        address < USER_END
-            && self.entry(address).is_some_and(|entry| entry & (PRESENT | HELD) != 0)
+        address < USER_END && self.entry(address).is_some_and(|entry| entry & (PRESENT | HELD) != 0)
     }
 
     /// The entry for an address, as if its page were a small one.

@@ -9,7 +9,7 @@ use crate::{
     mm::{MmRef, UserSink, UserSource},
     process::{
         Creds, Process, TaskRef,
-        signal::{SigInfo, SI_KERNEL, SignalSet, UNBLOCKABLE},
+        signal::{SI_KERNEL, SigInfo, SignalSet, UNBLOCKABLE},
     },
     services::ServicesRef,
     sync::Lock,

@@ -20,6 +20,10 @@
 //! | [`process`] | tasks, processes, signals, credentials |
 //! | [`syscall`] | the table, and one file per family of calls |
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    test,
+    expect(redundant_imports, reason = "in tests the prelude of std has what alloc gives")
+)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -34,6 +38,8 @@ pub mod process;
 pub mod services;
 pub mod sync;
 pub mod syscall;
+#[cfg(test)]
+mod testing;
 pub mod wait;
 
 pub use errno::Errno;

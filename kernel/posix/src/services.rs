@@ -5,10 +5,17 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::{fmt, sync::atomic::AtomicBool};
 
-use rand_chacha::{ChaCha20Rng, rand_core::{Rng, SeedableRng}};
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng, SeedableRng},
+};
 use trine_machine::{Arena, window::Window};
 
-use crate::{kernel::Timers, process::{Registry, TaskRef}, sync::Lock};
+use crate::{
+    kernel::Timers,
+    process::{Registry, TaskRef},
+    sync::Lock,
+};
 
 /// Seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -26,7 +26,8 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
     let bundle = fs::canonicalize(bundle)
         .with_context(|| format!("cannot use bundle {}", bundle.display()))
         .remedy("give --bundle a directory with config.json")?;
-    let spec = read_spec(&bundle)?;
+    let mut spec = read_spec(&bundle)?;
+    settle_cgroup(context, &mut spec, id)?;
     let translation = oci::container(&spec, &bundle, &defaults())?;
     for warning in &translation.warnings {
         context.log.debug(|| format!("{}: {warning}", bundle.join("config.json").display()));
@@ -53,7 +54,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
                 ..Record::default()
             },
             network_namespace: network.namespace_path(),
-            cgroup: context.cgroup_path(limits.cgroup, id)?,
+            cgroup: limits.cgroup,
             resources: limits.resources,
             log: context.log.path.clone(),
         },
@@ -86,7 +87,32 @@ pub(crate) fn defaults() -> Defaults {
 
 /// Counts the CPUs that this process may use.
 pub(crate) fn host_cpus() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+    // Not `available_parallelism`, which reads half a dozen files for the cgroup's quota as well.
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1))
+}
+
+/// Settles the cgroup: runc makes one also for a container whose spec names none; here that is only
+/// worth its time if there are limits for it.
+///
+/// # Errors
+/// If the spec's path has another form than `--systemd-cgroup` says.
+pub(crate) fn settle_cgroup(context: &Context, spec: &mut Spec, id: &str) -> Result<()> {
+    let Some(mut linux) = spec.linux().clone() else {
+        return Ok(());
+    };
+    let has_limits = linux.resources().as_ref().is_some_and(|resources| {
+        resources.memory().is_some()
+            || resources.cpu().is_some()
+            || resources.pids().is_some()
+            || resources.block_io().is_some()
+            || resources.unified().is_some()
+    });
+    let given = linux.cgroups_path().as_ref().filter(|path| !path.as_os_str().is_empty());
+    let given = given.map(|path| path.display().to_string());
+    let path = context.cgroup_path(given, id, has_limits)?;
+    linux.set_cgroups_path(path.map(Into::into));
+    spec.set_linux(Some(linux));
+    Ok(())
 }
 
 fn read_spec(bundle: &Path) -> Result<Spec> {

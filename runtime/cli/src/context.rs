@@ -42,14 +42,21 @@ impl Context {
     }
 
     /// Checks a spec's cgroup path against `--systemd-cgroup`, and returns what the library takes,
-    /// which tells the two forms apart by the colons.
+    /// which tells the two forms apart by the colons.  A container without a path gets one if it
+    /// has limits.
     ///
     /// # Errors
     /// If the path has the other form.
-    pub(crate) fn cgroup_path(&self, path: Option<String>, id: &str) -> Result<Option<String>> {
+    pub(crate) fn cgroup_path(
+        &self,
+        path: Option<String>,
+        id: &str,
+        has_limits: bool,
+    ) -> Result<Option<String>> {
         let is_systemd = |path: &str| path.split(':').count() == 3 && !path.starts_with('/');
         match path {
             None if self.systemd_cgroup => Ok(Some(format!("system.slice:trine:{id}"))),
+            None if has_limits => Ok(Some(format!("/trine-{id}"))),
             Some(path) if self.systemd_cgroup && !is_systemd(&path) => bail!(
                 "linux.cgroupsPath {path:?} is not SLICE:PREFIX:NAME: change it, or leave out \
                  --systemd-cgroup"
@@ -103,11 +110,13 @@ mod tests {
         let (plain, systemd) = (context(&[]), context(&["--systemd-cgroup"]));
         let path = |text: &str| Some(text.to_owned());
         let (one, other) = (path("/default/c"), path("a.slice:cri:c"));
-        assert_eq!(plain.cgroup_path(None, "c").expect("none"), None);
-        assert_eq!(plain.cgroup_path(one.clone(), "c").expect("plain"), one);
-        assert!(plain.cgroup_path(other.clone(), "c").is_err());
-        assert_eq!(systemd.cgroup_path(other.clone(), "c").expect("systemd"), other);
-        assert_eq!(systemd.cgroup_path(None, "c").expect("made up"), path("system.slice:trine:c"));
-        assert!(systemd.cgroup_path(one, "c").is_err());
+        let of = |context: &Context, path, limits| context.cgroup_path(path, "c", limits).ok();
+        assert_eq!(of(&plain, None, false), Some(None));
+        assert_eq!(of(&plain, None, true), Some(path("/trine-c")));
+        assert_eq!(of(&plain, one.clone(), true), Some(one.clone()));
+        assert_eq!(of(&plain, other.clone(), true), None);
+        assert_eq!(of(&systemd, other.clone(), true), Some(other));
+        assert_eq!(of(&systemd, None, false), Some(path("system.slice:trine:c")));
+        assert_eq!(of(&systemd, one, true), None);
     }
 }

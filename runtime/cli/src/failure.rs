@@ -20,6 +20,9 @@ pub(crate) const TIMED_OUT: u8 = 124;
 /// EACCES, ENOTDIR, EISDIR, EINVAL, ETXTBSY, ELOOP, ELIBBAD.
 const EXEC_ERRORS: [u32; 9] = [1, 8, 13, 20, 21, 22, 26, 40, 80];
 const ENOENT: u32 = 2;
+const ENOEXEC: u32 = 8;
+const EACCES: u32 = 13;
+const ELIBBAD: u32 = 80;
 
 /// How to mend what went wrong, attached to an error: printed after all its causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +63,23 @@ pub(crate) fn one_line(error: &Error) -> String {
         }
         line.push_str(&cause);
     }
-    if let Some(remedy) = remedy {
+    if let Some(remedy) = remedy.or_else(|| program_remedy(error)) {
         line = format!("{line}: {remedy}");
     }
     flatten(&line)
+}
+
+/// Says what to do about a program that cannot be loaded.  (What a holder says of one already does.)
+fn program_remedy(error: &Error) -> Option<String> {
+    let is_remote = error.chain().any(|cause| cause.downcast_ref::<RemoteError>().is_some());
+    let errno = program_errno(error).filter(|_| !is_remote)?;
+    let remedy = match errno {
+        ENOENT => "check the name, and that the program and its interpreter are in the image",
+        ENOEXEC | ELIBBAD => "use a program for Linux on x86-64",
+        EACCES => "make it an executable file, for this user too",
+        _ => return None,
+    };
+    Some(remedy.to_owned())
 }
 
 /// Removes the number that the standard library adds to the system's words.
@@ -131,6 +147,19 @@ mod tests {
             one_line(&error),
             "cannot start: cannot open /x: Permission denied: run as root"
         );
+    }
+
+    #[test]
+    fn one_line_of_a_program_error_has_one_remedy_also_from_afar() {
+        let near = one_line(&program(2));
+        assert!(
+            near.ends_with(
+                ": check the name, and that the program and its interpreter are in the image"
+            ),
+            "{near}"
+        );
+        let remote = RemoteError { message: near.clone(), program_errno: Some(2) };
+        assert_eq!(one_line(&Error::from(remote)), near);
     }
 
     #[test]

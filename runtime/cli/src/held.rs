@@ -3,6 +3,7 @@
 
 use std::{
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -17,6 +18,7 @@ use crate::{
     control::{ProcessRow, Reply, Request, Status},
     failure,
     plan::Plan,
+    remains,
     store::{Directory, Owner, Record},
     terminal,
 };
@@ -36,6 +38,7 @@ pub(crate) enum Remover {
 #[derive(Debug)]
 pub(crate) struct Held {
     directory: Directory,
+    cgroups: Vec<PathBuf>,
     pod: Arc<Pod>,
     container: Arc<Container>,
     first_process: Process,
@@ -68,6 +71,7 @@ impl Held {
             record.cgroups = container.cgroup_paths().into_iter().map(|(_, path)| path).collect();
         }
         let held = Self {
+            cgroups: record.cgroups.clone(),
             directory,
             pod,
             container,
@@ -119,7 +123,15 @@ impl Held {
                 return Ok(Reply::Processes(container.processes()?.iter().map(row).collect()));
             }
             Request::Start => container.start("")?,
-            Request::Kill { process, signal, all } => container.kill(process, *signal, *all)?,
+            Request::Kill { process, signal, all } => {
+                match container.kill(process, *signal, *all) {
+                    Err(Error::NotFound { .. }) if process.is_empty() => bail!(
+                        "cannot signal container {:?}: it is not running: `trine delete` removes it",
+                        container.id()
+                    ),
+                    other => other?,
+                }
+            }
             Request::Resize { process, rows, columns } => {
                 container.resize(process, *rows, *columns)?;
             }
@@ -215,15 +227,19 @@ impl Held {
         }
     }
 
-    /// Ends VM and pod, from whatever state.
+    /// Ends VM and pod, from whatever state; also what an earlier try has left.
     ///
     /// # Errors
     /// If something of them cannot be removed.
     pub(crate) fn end(&self) -> Result<()> {
         self.kill_and_wait()?;
-        self.container.delete("")?;
+        let deleted = match self.container.delete("") {
+            Err(Error::NotFound { .. }) => Ok(()),
+            other => other.map(drop),
+        };
         self.pod.stop()?;
-        Ok(())
+        deleted?;
+        remains::remove_cgroups(&self.cgroups)
     }
 
     fn kill_and_wait(&self) -> Result<()> {

@@ -21,6 +21,7 @@ mod images;
 mod log;
 mod output;
 mod plan;
+mod remains;
 mod signals;
 mod store;
 mod supervise;
@@ -32,12 +33,11 @@ mod values;
 use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Error;
-use clap::Parser as _;
 
 use crate::{args::Cli, context::Context};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::from_process() {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
     };
@@ -64,6 +64,7 @@ fn run(cli: Cli) -> u8 {
 
 fn fail(error: &Error, otherwise: u8) -> u8 {
     // If stderr is gone, the exit status has to do.
-    let _ = writeln!(std::io::stderr(), "trine: {}", failure::one_line(error));
+    let line = format!("trine: {}\n", failure::one_line(error));
+    let _ = std::io::stderr().write_all(line.as_bytes());
     failure::exit_code(error, otherwise)
 }

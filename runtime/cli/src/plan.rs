@@ -29,7 +29,7 @@ pub(crate) struct Outline {
     pub(crate) record: Record,
     /// Network namespace of the I/O process; `None` = loopback only.
     pub(crate) network_namespace: Option<PathBuf>,
-    /// Host cgroup of the VM and its I/O process.
+    /// Host cgroup of the VM.
     pub(crate) cgroup: Option<String>,
     /// OCI `linux.resources` for it, as JSON.
     pub(crate) resources: Option<String>,
@@ -44,7 +44,8 @@ impl Plan {
             name: self.outline.record.id.clone(),
             network_namespace: self.outline.network_namespace.clone(),
             libexec: None,
-            cgroup: self.outline.cgroup.clone(),
+            // The VM's cgroup must be empty when the VM is deleted: the I/O process stays outside.
+            cgroup: None,
             log: self.outline.log.clone(),
         }
     }

@@ -2,7 +2,7 @@
 //! The link's side: takes the sandbox's requests and hands them to the threads of the VMs.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
@@ -106,7 +106,7 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
-    let host = Host { notices: notices.clone(), vms: HashMap::new(), may_spin };
+    let host = Host { notices: notices.clone(), vms: BTreeMap::new(), may_spin };
     let served = host.serve(&link, confine_fn);
     if let Err(error) = &served {
         notices.send(&Notice::Failed { vm: None, reason: chain(error) });
@@ -116,7 +116,7 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 
 struct Host {
     notices: Notices,
-    vms: HashMap<u32, Vm>,
+    vms: BTreeMap<u32, Vm>,
     /// There is more than one CPU.
     may_spin: bool,
 }

@@ -78,7 +78,7 @@ pub(crate) fn empty_root() -> Result<(), JailError> {
 pub(crate) fn limit_resources(files: u64) -> Result<(), JailError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let refuse = || step("set resource limits");
-    rustix::process::setrlimit(Resource::Core, none.clone()).map_err(refuse())?;
+    rustix::process::setrlimit(Resource::Core, none).map_err(refuse())?;
     rustix::process::setrlimit(Resource::Memlock, none).map_err(refuse())?;
     let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let files = Some(files.min(most));

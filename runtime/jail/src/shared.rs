@@ -155,7 +155,7 @@ impl SharedMemory {
         for (index, byte) in to.iter_mut().enumerate() {
             // SAFETY: `index` is below the length that `at` checked; volatile, so that it is read
             // once whoever else writes.
-            *byte = unsafe { from.add(index).read_volatile() };
+            *byte = unsafe { from.wrapping_add(index).read_volatile() };
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl SharedMemory {
         let to = self.at(offset, from.len())?;
         for (index, byte) in from.iter().enumerate() {
             // SAFETY: as in `read`.
-            unsafe { to.add(index).write_volatile(*byte) };
+            unsafe { to.wrapping_add(index).write_volatile(*byte) };
         }
         Ok(())
     }

@@ -30,6 +30,9 @@ const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 const MAX_SIGNAL: u32 = 64;
 const SIGKILL: u32 = 9;
 
+/// What [`Container::on_exit`] calls: `(process, status)`.
+pub type ExitCallback = Box<dyn Fn(&str, ExitStatus) + Send + Sync>;
+
 /// A container.  Every method takes `&self`; `process` is "" for the first process or an exec id.
 #[derive(Debug)]
 pub struct Container {
@@ -363,7 +366,7 @@ impl Container {
             what: format!("update of container {:?}", self.id),
             reason: "it has no cgroup of its own; create it with one".into(),
         })?;
-        cgroup.update(&resources)
+        cgroup.update(&resources, self.pid())
     }
 
     /// Forgets an exec that has ended or was never started, or, for "", reaps the VMM and removes
@@ -433,7 +436,7 @@ impl Container {
     /// Calls `notify` once for every process exit and out-of-memory event from now on, in order, on
     /// a thread of the library: `(process, status)`.  An out-of-memory event is an exit whose
     /// status says so.  An exec that could not be started has no exit.
-    pub fn on_exit(&self, notify: Box<dyn Fn(&str, ExitStatus) + Send + Sync>) {
+    pub fn on_exit(&self, notify: ExitCallback) {
         self.vm.on_exit(notify.into());
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 
 /// An error of the sandbox library.  Shim and CLI map it to their own codes by variant.
 #[derive(Debug, thiserror::Error)]
+#[expect(clippy::error_impl_error, reason = "the one error of the library")]
 pub enum Error {
     /// The id is taken.
     #[error("{kind} {id:?} already exists")]

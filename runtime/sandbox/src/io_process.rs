@@ -70,17 +70,21 @@ impl IoProcess {
         sender.set_send_timeout(PATIENCE).map_err(host)?;
         let program = folder.join("trine-io");
         let launch = Launch { program: &program, name, link: theirs, log, cgroup };
-        let process = launch.start()?;
-        let started = Self {
+        let started = Self::new(launch.start()?, sender, receiver);
+        let network: Vec<_> = network.iter().map(AsFd::as_fd).collect();
+        started.send(&Request::Setup { name: name.to_owned() }, &network)?;
+        Ok(started)
+    }
+
+    /// Takes over a process and the two owners of our end of its link.
+    pub(crate) fn new(process: HostProcess, sender: Link, receiver: Link) -> Self {
+        Self {
             process,
             sender: Mutex::new(sender),
             receiver,
             answers: Mutex::default(),
             changed: Condvar::new(),
-        };
-        let network: Vec<_> = network.iter().map(AsFd::as_fd).collect();
-        started.send(&Request::Setup { name: name.to_owned() }, &network)?;
-        Ok(started)
+        }
     }
 
     /// Its process id.

@@ -23,14 +23,17 @@ mod io_process;
 mod kvm;
 mod launch;
 mod libexec;
+pub mod oci;
 mod pod;
 mod reader;
 mod spec;
 mod state;
 mod stdio;
+#[cfg(test)]
+mod tests;
 mod vm;
 
-pub use container::Container;
+pub use container::{Container, ExitCallback};
 pub use error::Error;
 pub use pod::{Pod, PodOptions};
 pub use spec::{ContainerSpec, Limits, Stdio, Stream, VMM_OVERHEAD_BYTES};

@@ -84,8 +84,8 @@ impl Reader<'_> {
                 vm.change(|state| state.load_failed(key, errno, &reason));
             }
             Event::Exited { key: INIT_KEY, status } => {
-                // Before a start there is nothing that could exit; what ends then is the VM.
-                if vm.lock().phase == Phase::Running {
+                // A signal can end a process that is loaded and does not run yet.
+                if matches!(vm.lock().phase, Phase::Created | Phase::Running) {
                     self.init_exited(exit_code(status), DRAIN);
                 }
             }

@@ -109,7 +109,12 @@ impl FileOps for Device {
         true
     }
 
-    fn ioctl(&self, _file: &File, command: u32, memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {
+    fn ioctl(
+        &self,
+        _file: &File,
+        command: u32,
+        memory: &mut IoctlMemory<'_>,
+    ) -> Result<u64, Errno> {
         match (self, command) {
             (Self::Random(_), RNDGETENTCNT) => {
                 memory.write_int(256)?;

@@ -59,7 +59,12 @@ pub trait FileOps: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `ENOTTY` by default.
-    fn ioctl(&self, _file: &File, _command: u32, _memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {
+    fn ioctl(
+        &self,
+        _file: &File,
+        _command: u32,
+        _memory: &mut IoctlMemory<'_>,
+    ) -> Result<u64, Errno> {
         Err(Errno::NOTTY)
     }
 
@@ -72,14 +77,19 @@ pub trait FileOps: Send + Sync + fmt::Debug {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// Copies from the caller's memory.
+pub type CopyIn<'a> = dyn FnMut(u64, &mut [u8]) -> Result<(), Errno> + 'a;
+/// Copies to the caller's memory.
+pub type CopyOut<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Errno> + 'a;
+
 /// The argument of an ioctl: the number itself, and the memory that it may point to.
 pub struct IoctlMemory<'a> {
     /// The argument.
     pub argument: u64,
     /// Copies from the caller.
-    pub read: &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), Errno>,
+    pub read: &'a mut CopyIn<'a>,
     /// Copies to the caller.
-    pub write: &'a mut dyn FnMut(u64, &[u8]) -> Result<(), Errno>,
+    pub write: &'a mut CopyOut<'a>,
 }
 
 impl fmt::Debug for IoctlMemory<'_> {

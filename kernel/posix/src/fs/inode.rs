@@ -93,7 +93,13 @@ pub trait Inode: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `EPERM` by default.
-    fn rename(&self, _old: &[u8], _to: &InodeRef, _new: &[u8], _exchange: bool) -> Result<(), Errno> {
+    fn rename(
+        &self,
+        _old: &[u8],
+        _to: &InodeRef,
+        _new: &[u8],
+        _exchange: bool,
+    ) -> Result<(), Errno> {
         Err(Errno::PERM)
     }
 

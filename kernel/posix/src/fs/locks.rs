@@ -4,7 +4,12 @@
 use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Errno, fs::types::Attr, sync::Lock, wait::{Ticket, WaitQueue}};
+use crate::{
+    Errno,
+    fs::types::Attr,
+    sync::Lock,
+    wait::{Ticket, WaitQueue},
+};
 
 /// Whose a lock is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +39,7 @@ impl RangeLock {
     }
 
     fn conflicts(&self, other: &Self) -> bool {
-        self.owner != other.owner
-            && self.overlaps(other)
-            && (self.exclusive || other.exclusive)
+        self.owner != other.owner && self.overlaps(other) && (self.exclusive || other.exclusive)
     }
 }
 
@@ -157,7 +160,8 @@ impl LockTable {
         if let Some(wants) = exclusive {
             let inodes = self.inodes.lock();
             if let Some(locks) = inodes.get(&(attr.device, attr.ino)) {
-                let in_way = |&(held, exclusive): &(u64, bool)| held != file && (exclusive || wants);
+                let in_way =
+                    |&(held, exclusive): &(u64, bool)| held != file && (exclusive || wants);
                 if locks.whole.iter().any(in_way) {
                     if let Some(ticket) = ticket {
                         locks.queue.add(ticket);
@@ -210,7 +214,8 @@ mod tests {
         let table = LockTable::default();
         let attr = Attr::new(1, 2, FileType::Regular, 0);
         let (a, b) = (table.new_owner(), table.new_owner());
-        let lock = |owner, start, end, exclusive| RangeLock { owner, start, end, exclusive, pid: 1 };
+        let lock =
+            |owner, start, end, exclusive| RangeLock { owner, start, end, exclusive, pid: 1 };
         assert_eq!(table.set(&attr, lock(a, 0, 100, true), None), Ok(()));
         assert_eq!(table.set(&attr, lock(b, 50, 60, false), None), Err(Errno::AGAIN));
         table.clear(&attr, a, 40, 70);

@@ -39,6 +39,8 @@ mod pseudo;
 pub mod stream;
 mod sysfs;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod tty;
 pub mod types;
 pub(crate) mod walk;

@@ -174,9 +174,8 @@ impl Vfs {
         let name = alloc::format!("pipe:[{number}]");
         let place = self.nameless(anonymous::pipe(number, Arc::clone(&pipe)), name.as_bytes());
         let flags = flags & OpenFlags::NONBLOCK;
-        [OpenFlags::empty(), OpenFlags::WRONLY].map(|mode| {
-            File::new(self, place.clone(), pipe.end(flags | mode), flags | mode)
-        })
+        [OpenFlags::empty(), OpenFlags::WRONLY]
+            .map(|mode| File::new(self, place.clone(), pipe.end(flags | mode), flags | mode))
     }
 
     /// Makes a file in memory that has no name (memfd_create(2)).

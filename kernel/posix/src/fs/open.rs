@@ -225,7 +225,11 @@ pub fn open_executable(fs: &FsContext, creds: &Creds, path: &[u8]) -> Result<Fil
 ///
 /// # Errors
 /// As [`open_executable`].
-pub fn open_executable_at(fs: &FsContext, creds: &Creds, place: Location) -> Result<FileRef, Errno> {
+pub fn open_executable_at(
+    fs: &FsContext,
+    creds: &Creds,
+    place: Location,
+) -> Result<FileRef, Errno> {
     if place.kind() != FileType::Regular {
         return Err(Errno::ACCES);
     }

@@ -100,9 +100,8 @@ pub(crate) fn check_chown(
 
 /// The mode that chmod really gives: set-group-id only for a member of the group.
 pub(crate) fn chmod_mode(attr: &Attr, creds: &Creds, mode: u32) -> u32 {
-    let keeps = attr.kind == FileType::Directory
-        || creds.in_group(attr.gid)
-        || creds.has_cap(CAP_FSETID);
+    let keeps =
+        attr.kind == FileType::Directory || creds.in_group(attr.gid) || creds.has_cap(CAP_FSETID);
     if keeps { mode } else { mode & !0o2000 }
 }
 

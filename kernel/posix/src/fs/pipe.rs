@@ -273,7 +273,12 @@ impl FileOps for PipeEnd {
         ready
     }
 
-    fn ioctl(&self, _file: &File, command: u32, memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {
+    fn ioctl(
+        &self,
+        _file: &File,
+        command: u32,
+        memory: &mut IoctlMemory<'_>,
+    ) -> Result<u64, Errno> {
         match command {
             FIONREAD => {
                 memory.write_int(self.pipe.bytes() as i32)?;

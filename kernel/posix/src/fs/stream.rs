@@ -43,10 +43,13 @@ pub(crate) trait Listener: Send + Sync + fmt::Debug {
     fn progressed(&self);
 }
 
+/// Whose a request is, and what it does.
+type InFlight = (Arc<Channel>, Operation);
+
 /// The window's streams: who waits for which request.
 pub struct Streams {
     services: ServicesRef,
-    owners: Lock<[Option<(Arc<Channel>, Operation)>; ENTRIES as usize]>,
+    owners: Lock<[Option<InFlight>; ENTRIES as usize]>,
     /// Woken when a request becomes free.
     free_wait: WaitQueue,
     /// Channels that want to submit a cancel or a close, and found no free request.
@@ -158,7 +161,7 @@ impl Streams {
 
     /// Whether nothing is under way but reading.
     pub fn is_idle(&self) -> bool {
-        let reading = |(_, operation): &(Arc<Channel>, Operation)| *operation == Operation::Read;
+        let reading = |(_, operation): &InFlight| *operation == Operation::Read;
         self.owners.lock().iter().flatten().all(reading) && self.unfinished.lock().is_empty()
     }
 }
@@ -185,7 +188,12 @@ impl Channel {
         *self.listener.lock() = Some(listener);
     }
 
-    fn completed(self: &Arc<Self>, operation: Operation, completion: &Completion, arrived: Vec<u8>) {
+    fn completed(
+        self: &Arc<Self>,
+        operation: Operation,
+        completion: &Completion,
+        arrived: Vec<u8>,
+    ) {
         let mut state = self.state.lock();
         match operation {
             Operation::Read => {
@@ -406,7 +414,12 @@ impl FileOps for Stream {
         ready
     }
 
-    fn ioctl(&self, _file: &File, command: u32, memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {
+    fn ioctl(
+        &self,
+        _file: &File,
+        command: u32,
+        memory: &mut IoctlMemory<'_>,
+    ) -> Result<u64, Errno> {
         match (&self.input, command) {
             (Some(input), FIONREAD) => {
                 let state = input.state.lock();

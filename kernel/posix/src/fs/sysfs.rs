@@ -39,10 +39,8 @@ pub(super) fn sys(_services: &ServicesRef, device: u64) -> (Arc<dyn FileSystem>,
         ("possible", n.text("0\n")),
         ("node0", n.dir(Vec::from(node0))),
     ];
-    let clock = [
-        ("current_clocksource", n.text("tsc\n")),
-        ("available_clocksource", n.text("tsc\n")),
-    ];
+    let clock =
+        [("current_clocksource", n.text("tsc\n")), ("available_clocksource", n.text("tsc\n"))];
     let clock = [("clocksource0", n.dir(Vec::from(clock)))];
     let devices = [
         ("cpu", n.dir(cpu)),
@@ -57,10 +55,7 @@ pub(super) fn sys(_services: &ServicesRef, device: u64) -> (Arc<dyn FileSystem>,
         ("hpage_pmd_size", n.text("2097152\n")),
         ("use_zero_page", n.text("1\n")),
     ];
-    let mm = [
-        ("transparent_hugepage", n.dir(Vec::from(huge))),
-        ("hugepages", n.dir(Vec::new())),
-    ];
+    let mm = [("transparent_hugepage", n.dir(Vec::from(huge))), ("hugepages", n.dir(Vec::new()))];
     let kernel = [("mm", n.dir(Vec::from(mm)))];
     // An empty directory is where the cgroup is mounted.
     let fs = [("cgroup", n.dir(Vec::new()))];

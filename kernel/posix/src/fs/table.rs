@@ -144,8 +144,12 @@ impl FdTable {
 
     /// Takes out what closes at exec; returns the files, to be dropped without locks.
     pub fn close_on_exec(&mut self) -> Vec<FileRef> {
-        let marked: Vec<i32> =
-            self.list().into_iter().filter(|(_, _, cloexec)| *cloexec).map(|(fd, _, _)| fd).collect();
+        let marked: Vec<i32> = self
+            .list()
+            .into_iter()
+            .filter(|(_, _, cloexec)| *cloexec)
+            .map(|(fd, _, _)| fd)
+            .collect();
         marked.into_iter().filter_map(|fd| self.close(fd).ok()).collect()
     }
 

@@ -9,9 +9,7 @@ use alloc::{
 };
 use core::sync::atomic::Ordering;
 
-use trine_abi::control::{
-    self, Command, Config, Event, INIT_KEY, NO_HANDLE, ProcessInfo, Rlimit,
-};
+use trine_abi::control::{self, Command, Config, Event, INIT_KEY, NO_HANDLE, ProcessInfo, Rlimit};
 
 use super::Kernel;
 use crate::{
@@ -145,11 +143,7 @@ impl Kernel {
         let loaded = self
             .load_program(&place, &creds, &limits, request)
             .map_err(|errno| (errno, format!("exec: \"{shown}\": {}", describe(errno))))?;
-        let pid = if is_init {
-            Some(INIT_PID)
-        } else {
-            self.services.registry.allot_id()
-        };
+        let pid = if is_init { Some(INIT_PID) } else { self.services.registry.allot_id() };
         let pid = pid.ok_or_else(|| (Errno::AGAIN, "no process id is free".to_string()))?;
         let now = self.services.monotonic_ns();
         let process = Arc::new(Process::new(pid, Weak::new(), now, Some(spec.key)));
@@ -157,11 +151,8 @@ impl Kernel {
         process.uid.store(spec.uid, Ordering::Relaxed);
         let (table, console) = self.stdio(&place, &spec, &process)?;
         let mm = Arc::new(crate::mm::Mm::new(&self.services).map_err(no_memory)?);
-        let resources = Resources {
-            mm,
-            files: Arc::new(Lock::new(table)),
-            fs: Arc::new(Lock::new(place)),
-        };
+        let resources =
+            Resources { mm, files: Arc::new(Lock::new(table)), fs: Arc::new(Lock::new(place)) };
         let creds = Arc::new(creds);
         let task = Arc::new(Task::new(pid, &self.services, process.clone(), resources, creds));
         process.threads.lock().push(task.clone());
@@ -337,6 +328,14 @@ impl Kernel {
             events.push(Event::Exited { key: spawned.key, status });
             false
         });
+    }
+
+    /// Whether every process that the VMM started has ended, and what it wrote is handed over.
+    pub(crate) fn all_ended(&self) -> bool {
+        let Some(context) = &self.container else { return true };
+        self.spawned.iter().all(|spawned| {
+            spawned.status.is_some() && context.vfs.streams.all_written(&spawned.outputs)
+        })
     }
 
     /// Sends the signals that terminals asked for.

@@ -16,15 +16,16 @@ mod schedule;
 mod timers;
 mod trap;
 
-use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
+use alloc::{collections::BTreeSet, string::String, sync::Arc, vec::Vec};
 
 use trine_abi::{control::Event, window::Completion};
 use trine_machine::window::Request;
 
-pub use self::timers::Timers;
 pub(crate) use self::command::Spawned;
 use self::schedule::Schedule;
+pub use self::timers::Timers;
 use crate::{
+    Errno,
     fs::FsContext,
     mm::vdso::Vdso,
     process::{Task, TaskRef},
@@ -93,7 +94,7 @@ pub struct Kernel {
     pub(crate) events: Vec<Event>,
     pub(crate) container: Option<FsContext>,
     /// Why the container could not be configured.
-    pub(crate) configure_error: Option<(crate::Errno, alloc::string::String)>,
+    pub(crate) configure_error: Option<(Errno, String)>,
     pub(crate) spawned: Vec<Spawned>,
     pub(crate) vdso: Option<Arc<Vdso>>,
     /// The container's first process ended with this status.
@@ -102,6 +103,9 @@ pub struct Kernel {
     unknown: BTreeSet<u64>,
     /// When the last piece of CPU time was accounted.
     accounted_ns: u64,
+    is_idle: bool,
+    /// Scratch memory of [`Kernel::drain_woken`].
+    woken: Vec<u32>,
 }
 
 /// Names of the machine (uname(2)).
@@ -131,6 +135,8 @@ impl Kernel {
             vdso,
             init_status: None,
             unknown: BTreeSet::new(),
+            is_idle: true,
+            woken: Vec::new(),
         }
     }
 
@@ -153,15 +159,24 @@ impl Kernel {
 
     /// Takes the next task that is ready to run application code.
     pub fn next_task(&mut self) -> Option<TaskRef> {
+        if core::mem::take(&mut self.is_idle) {
+            // Nobody used the time that passed.
+            self.accounted_ns = self.services.monotonic_ns();
+        }
         loop {
             self.drain_woken();
             self.expire_process_timers();
-            let task = self.pick()?;
+            let Some(task) = self.pick() else {
+                self.is_idle = true;
+                self.services.registry.set_current(None);
+                return None;
+            };
             if self.prepare(&task) {
                 self.services.registry.set_current(None);
                 self.account(&task, false);
                 return Some(task);
             }
+            self.account(&task, false);
         }
     }
 
@@ -182,10 +197,10 @@ impl Kernel {
         !self.schedule.is_empty() || !self.services.woken.lock().is_empty()
     }
 
-    /// The exit status of the container's first process, when it ended and everything that it wrote
-    /// was handed over and reported.
+    /// The exit status of the container's first process, when it and everything that the VMM
+    /// started has ended, and all that they wrote was handed over.  [`Kernel::take_events`] then
+    /// has the last events.
     pub fn finished(&self) -> Option<u32> {
-        let all_reported = self.spawned.is_empty() && self.events.is_empty();
-        self.init_status.filter(|_| all_reported)
+        self.init_status.filter(|_| self.all_ended())
     }
 }

@@ -39,15 +39,18 @@ impl Kernel {
         }
         run.queued = true;
         drop(run);
-        let queue =
-            if was_woken { &mut self.schedule.woken } else { &mut self.schedule.ready };
+        let queue = if was_woken { &mut self.schedule.woken } else { &mut self.schedule.ready };
         queue.push_back(task.clone());
     }
 
     /// Makes the tasks runnable that were woken.
     pub(crate) fn drain_woken(&mut self) {
-        loop {
-            let Some(tid) = self.services.woken.lock().pop() else { return };
+        if self.services.woken.lock().is_empty() {
+            return;
+        }
+        let mut woken = core::mem::take(&mut self.woken);
+        core::mem::swap(&mut woken, &mut *self.services.woken.lock());
+        for tid in woken.drain(..) {
             let Some(task) = self.services.registry.task(tid) else { continue };
             {
                 let mut run = task.run.lock();
@@ -58,6 +61,7 @@ impl Kernel {
             }
             self.enqueue(&task, true);
         }
+        self.woken = woken;
     }
 
     /// The task that goes on, unless its slice is over.

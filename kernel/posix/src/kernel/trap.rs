@@ -8,11 +8,12 @@ use trine_machine::context::Trap;
 
 use super::Kernel;
 use crate::{
-    cx::{Cx, Stop},
+    Errno,
+    cx::{Cx, Restart, Stop},
     mm::{Fault, FaultKind},
     process::{
         TaskRef,
-        signal::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SI_KERNEL, SigInfo},
+        signal::{SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SigInfo},
         task::{PendingCall, Phase},
     },
     syscall,
@@ -44,6 +45,7 @@ impl Kernel {
                 }
             }
         }
+        self.account(task, false);
     }
 
     /// Books the time since the last call as the task's.
@@ -69,6 +71,7 @@ impl Kernel {
             (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
         };
         task.waiter.renew();
+        self.take_out_of_memory();
         self.services.registry.set_current(Some(task.clone()));
         let mut cx = Cx {
             kernel: self,
@@ -83,13 +86,12 @@ impl Kernel {
         let value = match result {
             Ok(value) => value,
             Err(Stop::Errno(errno)) => {
-                if errno == crate::Errno::NOMEM && self.take_out_of_memory() {
+                if errno == Errno::NOMEM && self.take_out_of_memory() {
                     self.out_of_memory();
-                    self.hold_call(task, PendingCall {
-                        progress,
-                        restart: crate::cx::Restart::Always,
-                        deadline_ns: None,
-                    });
+                    self.hold_call(
+                        task,
+                        PendingCall { progress, restart: Restart::Always, deadline_ns: None },
+                    );
                     return;
                 }
                 errno.to_result()
@@ -99,7 +101,7 @@ impl Kernel {
                 return;
             }
             Err(Stop::Block) => {
-                let (deadline_ns, restart) = blocked.unwrap_or((None, crate::cx::Restart::Always));
+                let (deadline_ns, restart) = blocked.unwrap_or((None, Restart::Always));
                 let call = PendingCall { progress, restart, deadline_ns };
                 self.hold_call(task, call);
                 if !self.has_deliverable(task) {

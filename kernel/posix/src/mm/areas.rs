@@ -102,10 +102,7 @@ impl Area {
 
     /// Whether writes are seen by other mappings of the same object.
     pub fn is_shared(&self) -> bool {
-        matches!(
-            self.kind,
-            AreaKind::SharedAnonymous(..) | AreaKind::File { shared: true, .. }
-        )
+        matches!(self.kind, AreaKind::SharedAnonymous(..) | AreaKind::File { shared: true, .. })
     }
 
     /// Page of the object at an address of the area.
@@ -279,20 +276,18 @@ impl Areas {
     /// # Errors
     /// ENOMEM if there are too many.
     pub(crate) fn insert(&mut self, mut area: Area) -> Result<(), Errno> {
-        let before = self.last_below(area.start).filter(|before| before.continues_with(&area));
-        if let Some(start) = before.map(|before| before.start) {
-            if let Some(before) = self.take(start) {
-                area = Area { end: area.end, ..before };
-            }
-        }
-        let after = self.map.get(&area.end).filter(|after| area.continues_with(after));
-        if let Some(start) = after.map(|after| after.start) {
-            if let Some(after) = self.take(start) {
-                area.end = after.end;
-            }
-        }
         if self.map.len() >= AREAS_MAX {
             return Err(Errno::NOMEM);
+        }
+        let before = self.last_below(area.start).filter(|before| before.continues_with(&area));
+        let before = before.map(|before| before.start);
+        if let Some(before) = before.and_then(|start| self.take(start)) {
+            area = Area { end: area.end, ..before };
+        }
+        let after = self.map.get(&area.end).filter(|after| area.continues_with(after));
+        let after = after.map(|after| after.start);
+        if let Some(after) = after.and_then(|start| self.take(start)) {
+            area.end = after.end;
         }
         self.put(area);
         Ok(())

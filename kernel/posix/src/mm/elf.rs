@@ -14,6 +14,8 @@ use crate::{Errno, fs::FileRef};
 /// Bytes of the file header.
 pub const HEADER_BYTES: usize = 64;
 const ENTRY_BYTES: u64 = 56;
+/// Furthest offset in a file that is looked at.
+const FILE_MAX: u64 = 1 << 62;
 /// Most bytes of program headers (as Linux).
 const TABLE_MAX: u64 = 65536;
 
@@ -92,7 +94,9 @@ pub fn parse_header(header: &[u8]) -> Result<HeaderTable, Errno> {
     let magic = header.len() >= HEADER_BYTES && header.starts_with(b"\x7fELF\x02\x01");
     let kind = u16_at(header, 16);
     let count = u16_at(header, 56);
+    let offset = u64_at(header, 32);
     let good = magic
+        && offset <= FILE_MAX
         && matches!(kind, TYPE_EXEC | TYPE_DYN)
         && u16_at(header, 18) == MACHINE_X86_64
         && u64::from(u16_at(header, 54)) == ENTRY_BYTES
@@ -101,12 +105,7 @@ pub fn parse_header(header: &[u8]) -> Result<HeaderTable, Errno> {
     if !good {
         return Err(Errno::NOEXEC);
     }
-    Ok(HeaderTable {
-        offset: u64_at(header, 32),
-        count,
-        is_dynamic: kind == TYPE_DYN,
-        entry: u64_at(header, 24),
-    })
+    Ok(HeaderTable { offset, count, is_dynamic: kind == TYPE_DYN, entry: u64_at(header, 24) })
 }
 
 /// Reads the program headers, `table` being all their bytes.
@@ -152,7 +151,7 @@ pub fn parse_program(header: &HeaderTable, table: &[u8]) -> Result<Program, Errn
                 }
             }
             PT_INTERP if program.interpreter.is_none() => {
-                if !(2..=4096).contains(&file_bytes) {
+                if !(2..=4096).contains(&file_bytes) || offset > FILE_MAX {
                     return Err(Errno::NOEXEC);
                 }
                 program.interpreter = Some((offset, file_bytes));
@@ -246,7 +245,11 @@ impl Program {
     pub fn map(&self, mm: &Mm, file: &FileRef, bias: u64) -> Result<u64, Errno> {
         let mut break_at = 0;
         for segment in &self.segments {
-            let address = segment.address.checked_add(bias).ok_or(Errno::INVAL)?;
+            // A program that was linked high may be moved down: the sum wraps then.
+            let address = segment.address.wrapping_add(bias);
+            if address > HIGHEST {
+                return Err(Errno::INVAL);
+            }
             map_segment(mm, file, segment, address)?;
             break_at = break_at.max(address + segment.memory_bytes);
         }

@@ -7,12 +7,10 @@
 
 use core::sync::atomic::Ordering;
 
-use trine_machine::{Access, AddressSpace, Frame, Page};
+use trine_abi::layout::HUGE_PAGE_SIZE;
+use trine_machine::{Access, AddressSpace, Frame, HugeFrame, Page};
 
-use super::{
-    Area, AreaKind, Areas, Mm, PAGE_SIZE, SharedMemory,
-    areas::STACK_GUARD,
-};
+use super::{Area, AreaKind, Areas, Mm, PAGE_SIZE, SharedMemory, areas::STACK_GUARD};
 use crate::{Errno, fs::FileRef};
 
 /// Pages of a file that one fault maps, an aligned block of them.
@@ -108,9 +106,8 @@ impl Mm {
         write: bool,
     ) -> Result<(), Fault> {
         let rights = area.protection.access();
-        let enough = access.read
-            && (!write || access.write)
-            && (!area.protection.execute || access.execute);
+        let enough =
+            access.read && (!write || access.write) && (!area.protection.execute || access.execute);
         if enough {
             // Another thread was faster, or the translation was stale.
             return Ok(());
@@ -174,7 +171,8 @@ impl Mm {
             space.map(address, page, if shared && write { rights } else { read_only })?;
         }
         // The neighbours are a favour: nothing is an error.
-        let from = (address - (index % FILE_AROUND).min((address - area.start) / PAGE_SIZE) * PAGE_SIZE)
+        let from = (address
+            - (index % FILE_AROUND).min((address - area.start) / PAGE_SIZE) * PAGE_SIZE)
             .max(area.start);
         let to = (from + FILE_AROUND * PAGE_SIZE).min(area.end);
         let pages = file.size().div_ceil(PAGE_SIZE);
@@ -209,8 +207,10 @@ fn file_page(file: &FileRef, index: u64, write: bool) -> Result<Page, Fault> {
 /// Maps zeroed pages at an address and in the direction that faults go.
 fn fill_zeroes(space: &mut AddressSpace, area: &mut Area, address: u64) -> Result<(), Fault> {
     let sequential = area.next_fault == address && area.window != 0;
-    area.window =
-        if sequential { (area.window * 2).min(WINDOW_MAX) } else { WINDOW_MIN };
+    if sequential && area.window == WINDOW_MAX && fill_huge(space, area, address) {
+        return Ok(());
+    }
+    area.window = if sequential { (area.window * 2).min(WINDOW_MAX) } else { WINDOW_MIN };
     let bytes = area.window * PAGE_SIZE;
     let rights = area.protection.access();
     let frame = Frame::zeroed(space.arena()).ok_or(Fault::OutOfMemory)?;
@@ -235,6 +235,26 @@ fn fill_zeroes(space: &mut AddressSpace, area: &mut Area, address: u64) -> Resul
         at += PAGE_SIZE;
     }
     Ok(())
+}
+
+/// Maps 2 MiB at once if a long sequence of faults has come to where they begin, and they are free
+/// without taking the last of the memory.
+fn fill_huge(space: &mut AddressSpace, area: &mut Area, address: u64) -> bool {
+    let arena = space.arena();
+    let fits = address.is_multiple_of(HUGE_PAGE_SIZE)
+        && area.end - address >= HUGE_PAGE_SIZE
+        && !area.grows_down
+        && area.protection.any()
+        && arena.free_bytes() > arena.ram_bytes() / 4;
+    if !fits {
+        return false;
+    }
+    let Some(block) = HugeFrame::zeroed(arena) else { return false };
+    if space.map_huge(address, block, area.protection.access()).is_err() {
+        return false;
+    }
+    area.next_fault = address + HUGE_PAGE_SIZE;
+    true
 }
 
 fn fill_shared(

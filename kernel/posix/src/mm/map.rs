@@ -44,15 +44,7 @@ pub struct MapRequest {
 impl MapRequest {
     /// A request with the usual options.
     pub fn new(placement: Placement, bytes: u64, protection: Protection, kind: AreaKind) -> Self {
-        Self {
-            placement,
-            bytes,
-            protection,
-            kind,
-            name: "",
-            grows_down: false,
-            no_reserve: false,
-        }
+        Self { placement, bytes, protection, kind, name: "", grows_down: false, no_reserve: false }
     }
 }
 
@@ -126,8 +118,7 @@ impl Mm {
         if total.saturating_add(bytes) > self.limits[0].load(Ordering::Relaxed) {
             return Err(Errno::NOMEM);
         }
-        let private_data =
-            request.protection.write && matches!(request.kind, AreaKind::Anonymous);
+        let private_data = request.protection.write && matches!(request.kind, AreaKind::Anonymous);
         if private_data {
             let limit = self.limits[1].load(Ordering::Relaxed);
             if limit != u64::MAX && self.data_bytes().saturating_add(bytes) > limit {
@@ -302,8 +293,8 @@ impl Mm {
     ) -> Result<u64, Errno> {
         let placement = match fixed {
             Some(to) => {
-                let overlaps = to < old.saturating_add(old_bytes)
-                    && old < to.saturating_add(new_bytes);
+                let overlaps =
+                    to < old.saturating_add(old_bytes) && old < to.saturating_add(new_bytes);
                 if overlaps {
                     return Err(Errno::INVAL);
                 }
@@ -358,11 +349,9 @@ impl Mm {
     pub fn populate(&self, start: u64, end: u64, kind: FaultKind) -> Result<(), Fault> {
         let mut at = start;
         while at < end {
-            let ready = self
-                .space
-                .lock()
-                .lookup(at)
-                .is_some_and(|(_, access)| access.read && (kind == FaultKind::Read || access.write));
+            let ready = self.space.lock().lookup(at).is_some_and(|(_, access)| {
+                access.read && (kind == FaultKind::Read || access.write)
+            });
             if !ready {
                 self.fault(at, kind)?;
             }

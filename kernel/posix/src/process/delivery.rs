@@ -7,8 +7,8 @@ use core::sync::atomic::Ordering;
 use super::{
     Process, TaskRef,
     signal::{
-        Action, Default, SA_NOCLDSTOP, SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_DFL, SIG_IGN,
-        SIGCHLD, SIGCONT, SIGKILL, SIGSEGV, SIGSTOP, SI_KERNEL, STOPPING, SigInfo, SignalSet,
+        Action, Default, SA_NOCLDSTOP, SA_NODEFER, SA_RESETHAND, SA_RESTART, SI_KERNEL, SIG_DFL,
+        SIG_IGN, SIGCHLD, SIGCONT, SIGKILL, SIGSEGV, SIGSTOP, STOPPING, SigInfo, SignalSet,
         UNBLOCKABLE, bit, default_of,
     },
     task::Phase,
@@ -81,9 +81,9 @@ impl Kernel {
         let action = actions.lock().of(signal);
         let blocked = match task {
             Some(task) => task.signals.lock().mask & bit(signal) != 0,
-            None => process
-                .any_thread()
-                .is_some_and(|task| task.signals.lock().mask & bit(signal) != 0),
+            None => {
+                process.any_thread().is_some_and(|task| task.signals.lock().mask & bit(signal) != 0)
+            }
         };
         if blocked {
             return true;
@@ -168,10 +168,11 @@ impl Kernel {
                 let actions = task.process.actions.lock().clone();
                 let mut actions = actions.lock();
                 let action = actions.of(info.signal);
-                if action.handler > SIG_IGN && action.flags & SA_RESETHAND != 0 {
-                    if let Some(slot) = actions.0.get_mut(info.signal as usize - 1) {
-                        slot.handler = SIG_DFL;
-                    }
+                if action.handler > SIG_IGN
+                    && action.flags & SA_RESETHAND != 0
+                    && let Some(slot) = actions.0.get_mut(info.signal as usize - 1)
+                {
+                    slot.handler = SIG_DFL;
                 }
                 action
             };
@@ -204,8 +205,7 @@ impl Kernel {
             // A wake-up must not go to a waiter that no longer waits.
             self.leave_futex(task);
             let mut registers = task.registers.lock();
-            let restarts =
-                call.restart == Restart::Always && action.flags & SA_RESTART != 0;
+            let restarts = call.restart == Restart::Always && action.flags & SA_RESTART != 0;
             if call.progress.done > 0 {
                 registers.rax = call.progress.done;
             } else if restarts {

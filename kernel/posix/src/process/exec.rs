@@ -16,9 +16,7 @@ use super::{
 use crate::{
     Errno, Kernel,
     fs::{self, FileRef, FsContext},
-    mm::{
-        AreaKind, HIGHEST, MapRequest, Mm, PAGE_SIZE, Placement, Protection, elf::Program,
-    },
+    mm::{AreaKind, HIGHEST, MapRequest, Mm, PAGE_SIZE, Placement, Protection, elf::Program},
 };
 
 /// Longest argument or environment string, with its NUL.
@@ -190,7 +188,7 @@ impl Kernel {
         };
         let (creds, is_secure) = new_creds(creds, &request.file);
         let mut loaded = self.map_program(&request, &program, interpreter, limits)?;
-            self.build_stack(&mut loaded, &request, &program, &creds, is_secure)?;
+        self.build_stack(&mut loaded, &request, &program, &creds, is_secure)?;
         *loaded.mm.exe.lock() = Some(request.file);
         Ok(Loaded {
             mm: loaded.mm,
@@ -231,7 +229,7 @@ impl Kernel {
         } else {
             0
         };
-        if high.checked_add(bias).is_none_or(|end| end > HIGHEST) {
+        if high.wrapping_add(bias) > HIGHEST {
             return Err(Errno::NOMEM);
         }
         let data_end = program.map(&mm, &request.file, bias)?;

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How threads and processes end, and who inherits what they leave.
 
-use alloc::{sync::{Arc, Weak}, vec::Vec};
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
 use core::sync::atomic::Ordering;
+
+use trine_abi::control::Event;
 
 use super::{
     Process, Task, TaskRef,
-    signal::{SA_NOCLDWAIT, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SI_KERNEL, SigInfo},
+    signal::{SA_NOCLDWAIT, SI_KERNEL, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SigInfo},
     task::Phase,
 };
 use crate::Kernel;
@@ -79,6 +84,8 @@ impl Kernel {
             threads.is_empty()
         };
         self.services.registry.remove_task(task.tid());
+        // Closing a terminal may have hung it up.
+        self.send_terminal_signals();
         if last {
             let own = task.exit_status.load(Ordering::Relaxed);
             let status = process.group_exit.lock().unwrap_or(own);
@@ -94,12 +101,10 @@ impl Kernel {
     pub(crate) fn release_memory(&mut self, task: &Task) {
         self.walk_robust_list(task);
         let address = task.clear_child_tid.swap(0, Ordering::Relaxed);
-        if address != 0 {
-            if let Some(mm) = task.mm() {
-                if mm.write_bytes(address, &[0; 4]).is_ok() {
-                    self.futex_wake_address(&mm, address, 1);
-                }
-            }
+        if let Some(mm) = task.mm().filter(|_| address != 0)
+            && mm.write_bytes(address, &[0; 4]).is_ok()
+        {
+            self.futex_wake_address(&mm, address, 1);
         }
         if let Some(vfork) = task.vfork.lock().take() {
             vfork.finish();
@@ -135,13 +140,10 @@ impl Kernel {
 
     fn report_to_parent(&mut self, process: &Arc<Process>, parent: &Arc<Process>, status: u32) {
         let signal = process.exit_signal.load(Ordering::Relaxed);
-        let action = {
-            let actions = parent.actions.lock().clone();
-            let action = actions.lock().of(SIGCHLD);
-            action
-        };
-        let unwanted = signal == SIGCHLD
-            && (action.handler == SIG_IGN || action.flags & SA_NOCLDWAIT != 0);
+        let actions = parent.actions.lock().clone();
+        let action = actions.lock().of(SIGCHLD);
+        let unwanted =
+            signal == SIGCHLD && (action.handler == SIG_IGN || action.flags & SA_NOCLDWAIT != 0);
         let (code, value) = child_code(status);
         let info = self.child_info(process, code, value);
         if unwanted {
@@ -285,8 +287,17 @@ impl Kernel {
                 process.pid,
                 pages * 4
             ));
-            self.events.push(trine_abi::control::Event::OutOfMemory { pid: process.pid });
+            self.events.push(Event::OutOfMemory { pid: process.pid });
             self.exit_group(process, SIGKILL);
+            // Its memory has to be free before whoever needs it tries again.  The task that is
+            // being served ends by itself, on its way back to application code.
+            let current = self.services.registry.current();
+            let threads = process.threads.lock().clone();
+            for thread in &threads {
+                if current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, thread)) {
+                    self.exit_thread(thread);
+                }
+            }
         }
     }
 

@@ -56,8 +56,7 @@ pub(crate) fn frame_bytes_max(ops: &FpuOps) -> u64 {
 
 /// Whether a stack pointer is on the alternate stack.
 pub(crate) fn is_on_stack(stack: &AltStack, rsp: u64) -> bool {
-    stack.flags & SS_AUTODISARM == 0
-        && rsp.wrapping_sub(stack.base).wrapping_sub(1) < stack.bytes
+    stack.flags & SS_AUTODISARM == 0 && rsp.wrapping_sub(stack.base).wrapping_sub(1) < stack.bytes
 }
 
 fn put(bytes: &mut [u8], at: usize, value: u64) {
@@ -75,9 +74,24 @@ fn get32(bytes: &[u8], at: usize) -> u32 {
 /// The registers in the order of struct sigcontext.
 fn fields(r: &mut Registers) -> [&mut u64; 18] {
     [
-        &mut r.r8, &mut r.r9, &mut r.r10, &mut r.r11, &mut r.r12, &mut r.r13, &mut r.r14,
-        &mut r.r15, &mut r.rdi, &mut r.rsi, &mut r.rbp, &mut r.rbx, &mut r.rdx, &mut r.rax,
-        &mut r.rcx, &mut r.rsp, &mut r.rip, &mut r.rflags,
+        &mut r.r8,
+        &mut r.r9,
+        &mut r.r10,
+        &mut r.r11,
+        &mut r.r12,
+        &mut r.r13,
+        &mut r.r14,
+        &mut r.r15,
+        &mut r.rdi,
+        &mut r.rsi,
+        &mut r.rbp,
+        &mut r.rbx,
+        &mut r.rdx,
+        &mut r.rax,
+        &mut r.rcx,
+        &mut r.rsp,
+        &mut r.rip,
+        &mut r.rflags,
     ]
 }
 

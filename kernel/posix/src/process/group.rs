@@ -12,8 +12,8 @@ use core::{
 
 use super::{
     TaskRef,
-    task::Phase,
     signal::{Actions, Pending, SIGCHLD},
+    task::Phase,
 };
 use crate::{sync::Lock, wait::WaitQueue};
 

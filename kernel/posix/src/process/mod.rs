@@ -6,14 +6,14 @@
 
 pub mod creds;
 mod delivery;
-pub(crate) mod exit;
 pub(crate) mod exec;
+pub(crate) mod exit;
 pub(crate) mod frame;
-pub(crate) mod timers;
 pub mod group;
 mod registry;
 pub mod signal;
 pub mod task;
+pub(crate) mod timers;
 
 pub use creds::Creds;
 pub use group::{Limits, Process, Terminal};

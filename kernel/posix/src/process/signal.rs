@@ -280,7 +280,8 @@ impl Pending {
         if candidates == 0 {
             return None;
         }
-        let first = if candidates & SYNCHRONOUS != 0 { candidates & SYNCHRONOUS } else { candidates };
+        let first =
+            if candidates & SYNCHRONOUS != 0 { candidates & SYNCHRONOUS } else { candidates };
         let signal = first.trailing_zeros() + 1;
         let at = self.queue.iter().position(|info| info.signal == signal);
         let info = at.and_then(|at| self.queue.remove(at));

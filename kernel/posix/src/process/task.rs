@@ -214,12 +214,7 @@ impl Task {
             fpu: Lock::new(Vec::new()),
             fs_base: AtomicU64::new(0),
             gs_base: AtomicU64::new(0),
-            run: Lock::new(Run {
-                phase: Phase::New,
-                queued: false,
-                call: None,
-                vfork_child: None,
-            }),
+            run: Lock::new(Run { phase: Phase::New, queued: false, call: None, vfork_child: None }),
             signals: Lock::new(TaskSignals::default()),
             name: Lock::new([0; 16]),
             clear_child_tid: AtomicU64::new(0),
@@ -255,6 +250,16 @@ impl Task {
     /// Its descriptors; `None` when it is over.
     pub fn files(&self) -> Option<Arc<Lock<FdTable>>> {
         self.resources.lock().as_ref().map(|resources| resources.files.clone())
+    }
+
+    /// Replaces its descriptors (close_range with CLOSE_RANGE_UNSHARE); what it had is closed if
+    /// nobody else has it.
+    pub(crate) fn set_files(&self, files: Arc<Lock<FdTable>>) {
+        let before = {
+            let mut resources = self.resources.lock();
+            resources.as_mut().map(|own| core::mem::replace(&mut own.files, files))
+        };
+        drop(before);
     }
 
     /// Its directories; `None` when it is over.

@@ -6,7 +6,11 @@ use alloc::{collections::BTreeMap, sync::Arc};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::signal::SigInfo;
-use crate::{Kernel, services::ServicesRef, wait::{Ticket, Wake}};
+use crate::{
+    Kernel,
+    services::ServicesRef,
+    wait::{Ticket, Wake},
+};
 
 /// Number of ITIMER_REAL among a process's timers; POSIX timers have their own id plus 1.
 pub(crate) const ITIMER_REAL: u32 = 0;
@@ -102,7 +106,8 @@ impl Timer {
         }
         let late = now_ns.saturating_sub(self.deadline_ns) / self.interval_ns;
         self.overrun = u32::try_from(late).unwrap_or(u32::MAX);
-        let next = self.deadline_ns + (late + 1) * self.interval_ns;
+        let passed = self.interval_ns.saturating_mul(late.saturating_add(1));
+        let next = self.deadline_ns.saturating_add(passed);
         self.arm(next, self.interval_ns);
     }
 }

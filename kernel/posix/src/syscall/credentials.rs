@@ -302,8 +302,7 @@ pub(super) fn sys_capset(cx: &mut Cx<'_>, header_at: u64, data_at: u64) -> SysRe
     let [effective, permitted, inheritable] = sets.map(|set| set & CAP_ALL);
     let old = cx.creds().caps;
     let has_setpcap = cx.creds().has_cap(crate::process::creds::CAP_SETPCAP);
-    let inheritable_ok = (has_setpcap
-        || inheritable & !(old.inheritable | old.permitted) == 0)
+    let inheritable_ok = (has_setpcap || inheritable & !(old.inheritable | old.permitted) == 0)
         && inheritable & !(old.inheritable | old.bounding) == 0;
     if permitted & !old.permitted != 0 || effective & !permitted != 0 || !inheritable_ok {
         return Err(Errno::PERM.into());

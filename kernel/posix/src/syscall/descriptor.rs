@@ -127,10 +127,13 @@ pub(super) fn sys_pipe2(cx: &mut Cx<'_>, to: u64, flags: u32) -> SysResult {
     });
     if let Err(errno) = written {
         let files = cx.files();
-        let gone = [files.lock().close(reader as i32), match writer {
-            Ok(writer) => files.lock().close(writer as i32),
-            Err(errno) => Err(errno),
-        }];
+        let gone = [
+            files.lock().close(reader as i32),
+            match writer {
+                Ok(writer) => files.lock().close(writer as i32),
+                Err(errno) => Err(errno),
+            },
+        ];
         drop(gone);
         return Err(errno.into());
     }

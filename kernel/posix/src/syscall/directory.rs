@@ -3,15 +3,12 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use super::path::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, At,
-};
+use super::path::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, At};
 use crate::{
     Errno,
     cx::{Cx, SysResult},
     fs::{
-        Location,
-        permission,
+        Location, permission,
         types::{DirEntry, FileType, NewInode, PATH_MAX},
         walk::Special,
     },
@@ -141,7 +138,8 @@ pub(super) fn sys_mknodat(
     let at = At::new(cx, fd, path, 0)?;
     let kind = kind.unwrap_or(FileType::Regular);
     let mut new = at.fs.new_inode(&creds, kind, mode);
-    new.rdev = if matches!(kind, FileType::CharDevice | FileType::BlockDevice) { device } else { 0 };
+    new.rdev =
+        if matches!(kind, FileType::CharDevice | FileType::BlockDevice) { device } else { 0 };
     make(cx, &at, &new)
 }
 
@@ -325,4 +323,3 @@ pub(super) fn sys_renameat2(
     }
     Ok(0)
 }
-

@@ -15,8 +15,10 @@ use crate::{
         walk::Walk,
     },
     io::{SliceSource, VecSink},
-
-    process::{group::RLIMIT_FSIZE, signal::{SIGPIPE, SIGXFSZ}},
+    process::{
+        group::RLIMIT_FSIZE,
+        signal::{SIGPIPE, SIGXFSZ},
+    },
 };
 
 const RWF_NOWAIT: u32 = 8;
@@ -282,12 +284,15 @@ fn copy(
         return Err(Errno::BADF.into());
     }
     let mut total = cx.progress().done as usize;
-    let end = |total: usize, errno: Errno| if total > 0 { Ok(total as u64) } else { Err(errno.into()) };
+    let end =
+        |total: usize, errno: Errno| if total > 0 { Ok(total as u64) } else { Err(errno.into()) };
     let mut waited = false;
     while total < bytes.min(TRANSFER_MAX) {
         // Where the target is full, nothing may be taken from the source: so the source is read
         // only for what is known to fit.
-        if !to.poll(None).intersects(crate::fs::types::Ready::WRITABLE | crate::fs::types::Ready::ERR)
+        if !to
+            .poll(None)
+            .intersects(crate::fs::types::Ready::WRITABLE | crate::fs::types::Ready::ERR)
         {
             if !to.blocks() || total > 0 {
                 return end(total, Errno::AGAIN);
@@ -447,4 +452,3 @@ pub(super) fn sys_splice(
     write_offset(cx, to_address, to_at, done)?;
     Ok(done)
 }
-

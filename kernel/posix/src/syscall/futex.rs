@@ -4,7 +4,10 @@
 //! A private futex is known by memory and address, a shared one by the physical address of its
 //! word: a waiter holds the frame, so that address means nothing else while somebody waits.
 
-use alloc::{collections::{BTreeMap, VecDeque}, sync::Arc};
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use trine_machine::{Frame, Page};
@@ -126,8 +129,7 @@ fn key_of(mm: &MmRef, address: u64, is_private: bool) -> Result<(Key, Option<Fra
     if !address.is_multiple_of(4) {
         return Err(Errno::INVAL);
     }
-    let is_shared = !is_private
-        && mm.areas.lock().find(address).ok_or(Errno::FAULT)?.is_shared();
+    let is_shared = !is_private && mm.areas.lock().find(address).ok_or(Errno::FAULT)?.is_shared();
     if !is_shared {
         return Ok((Key::Private(mm.id, address), None));
     }
@@ -150,8 +152,7 @@ fn update(mm: &Mm, address: u64, change: impl Fn(u32) -> u32) -> Result<u32, Err
     let word: &AtomicU32 = frame.word((address % PAGE_SIZE) as usize);
     let mut old = word.load(Ordering::SeqCst);
     loop {
-        let result =
-            word.compare_exchange(old, change(old), Ordering::SeqCst, Ordering::SeqCst);
+        let result = word.compare_exchange(old, change(old), Ordering::SeqCst, Ordering::SeqCst);
         match result {
             Ok(before) => return Ok(before),
             Err(now) => old = now,

@@ -120,10 +120,7 @@ pub(super) fn sys_getrusage(cx: &mut Cx<'_>, who: i32, at: u64) -> SysResult {
             process.children_ns[0].load(Ordering::Relaxed),
             process.children_ns[1].load(Ordering::Relaxed),
         ),
-        1 => (
-            cx.task.user_ns.load(Ordering::Relaxed),
-            cx.task.system_ns.load(Ordering::Relaxed),
-        ),
+        1 => (cx.task.user_ns.load(Ordering::Relaxed), cx.task.system_ns.load(Ordering::Relaxed)),
         _ => return Err(Errno::INVAL.into()),
     };
     cx.write_bytes(at, &encode_rusage(times, &process))?;

@@ -52,11 +52,7 @@ pub(super) fn sys_mmap(
     };
     let protection = Protection::from_bits(protection);
     let kind = if flags & MAP_ANONYMOUS != 0 {
-        if shared {
-            AreaKind::SharedAnonymous(SharedMemory::new(), 0)
-        } else {
-            AreaKind::Anonymous
-        }
+        if shared { AreaKind::SharedAnonymous(SharedMemory::new(), 0) } else { AreaKind::Anonymous }
     } else {
         if flags & MAP_HUGETLB != 0 {
             return Err(Errno::INVAL.into());

@@ -122,13 +122,7 @@ pub(super) fn sys_open(cx: &mut Cx<'_>, path: u64, flags: u32, mode: u32) -> Sys
     sys_openat(cx, AT_FDCWD, path, flags, mode)
 }
 
-pub(super) fn sys_openat(
-    cx: &mut Cx<'_>,
-    fd: i32,
-    path: u64,
-    flags: u32,
-    mode: u32,
-) -> SysResult {
+pub(super) fn sys_openat(cx: &mut Cx<'_>, fd: i32, path: u64, flags: u32, mode: u32) -> SysResult {
     open(cx, fd, path, how(flags, mode)?)
 }
 
@@ -477,9 +471,8 @@ pub(super) fn sys_utime(cx: &mut Cx<'_>, path: u64, times: u64) -> SysResult {
     let times = if times == 0 {
         [Time::Now; 2]
     } else {
-        let at = |seconds: u64| {
-            Time::At(Timestamp { seconds: seconds.cast_signed(), nanoseconds: 0 })
-        };
+        let at =
+            |seconds: u64| Time::At(Timestamp { seconds: seconds.cast_signed(), nanoseconds: 0 });
         [at(cx.read_u64(times)?), at(cx.read_u64(times + 8)?)]
     };
     let at = At::new(cx, AT_FDCWD, path, 0)?;
@@ -574,7 +567,10 @@ pub(super) fn sys_memfd_create(cx: &mut Cx<'_>, name: u64, flags: u32) -> SysRes
 }
 
 /// Ends a call that a terminal may want to send signals after.
-pub(super) fn closed(cx: &mut Cx<'_>, files: impl IntoIterator<Item = FileRef>) -> Result<(), Stop> {
+pub(super) fn closed(
+    cx: &mut Cx<'_>,
+    files: impl IntoIterator<Item = FileRef>,
+) -> Result<(), Stop> {
     for file in files {
         drop(file);
     }

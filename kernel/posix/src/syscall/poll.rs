@@ -49,11 +49,7 @@ pub(super) fn mask_signals(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Result<
 }
 
 /// Waits until something is ready; returns what is, per watch.
-fn wait(
-    cx: &mut Cx<'_>,
-    watches: &[Watch],
-    timeout_ns: Option<u64>,
-) -> SysResult<Vec<Ready>> {
+fn wait(cx: &mut Cx<'_>, watches: &[Watch], timeout_ns: Option<u64>) -> SysResult<Vec<Ready>> {
     let look = |ticket: Option<&crate::wait::Ticket>| -> Vec<Ready> {
         let each = |watch: &Watch| {
             watch.file.as_ref().map_or(Ready::empty(), |file| file.poll(ticket) & watch.events)
@@ -160,10 +156,8 @@ fn select(cx: &mut Cx<'_>, count: i32, sets: [u64; 3], timeout_ns: Option<u64>) 
     for fd in 0..count {
         for which in 0..3 {
             if bits[which][fd / 8] >> (fd % 8) & 1 == 1 {
-                let watch = Watch {
-                    file: Some(cx.files().lock().get(fd as i32)?),
-                    events: EVENTS[which],
-                };
+                let watch =
+                    Watch { file: Some(cx.files().lock().get(fd as i32)?), events: EVENTS[which] };
                 watches.push(watch);
                 places.push((fd, which));
             }

@@ -56,14 +56,7 @@ fn cap_bit(cap: u64) -> Result<u64, Errno> {
     if cap <= u64::from(CAP_LAST) { Ok(1 << cap) } else { Err(Errno::INVAL) }
 }
 
-pub(super) fn sys_prctl(
-    cx: &mut Cx<'_>,
-    option: u32,
-    a: u64,
-    b: u64,
-    c: u64,
-    d: u64,
-) -> SysResult {
+pub(super) fn sys_prctl(cx: &mut Cx<'_>, option: u32, a: u64, b: u64, c: u64, d: u64) -> SysResult {
     let process = cx.process();
     let creds = cx.creds();
     match option {

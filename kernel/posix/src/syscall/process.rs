@@ -161,11 +161,8 @@ fn clone(cx: &mut Cx<'_>, arguments: &CloneArgs) -> SysResult {
             Arc::new(Lock::new(copy))
         },
     };
-    let process = if has(CLONE_THREAD) {
-        parent.process.clone()
-    } else {
-        new_process(cx, tid, arguments)
-    };
+    let process =
+        if has(CLONE_THREAD) { parent.process.clone() } else { new_process(cx, tid, arguments) };
     let child = new_task(cx, tid, process.clone(), resources, arguments);
     if has(CLONE_PARENT_SETTID) {
         cx.write_u32(arguments.parent_tid, tid)?;

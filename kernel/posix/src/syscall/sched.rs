@@ -34,7 +34,7 @@ pub(super) fn sys_sched_yield(cx: &mut Cx<'_>) -> SysResult {
 pub(super) fn sys_sched_getaffinity(cx: &mut Cx<'_>, pid: i32, bytes: u32, at: u64) -> SysResult {
     find(cx, pid).map_err(|_| Errno::SRCH)?;
     let cpus = cx.kernel.options.vcpus.max(1) as usize;
-    if bytes as usize * 8 < cpus || bytes % 8 != 0 {
+    if bytes as usize * 8 < cpus || !bytes.is_multiple_of(8) {
         return Err(Errno::INVAL.into());
     }
     let mut mask = vec![0; cpus.div_ceil(64) * 8];

@@ -11,7 +11,7 @@ use crate::{
         creds::CAP_KILL,
         frame::{SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, is_on_stack, stack_flags},
         signal::{
-            Action, SI_TKILL, SI_USER, SIGCONT, SIGKILL, SIGNAL_MAX, SIGSEGV, SIGSTOP, SI_KERNEL,
+            Action, SI_KERNEL, SI_TKILL, SI_USER, SIGCONT, SIGKILL, SIGNAL_MAX, SIGSEGV, SIGSTOP,
             SigInfo, SignalSet, UNBLOCKABLE, bit,
         },
         task::AltStack,
@@ -45,9 +45,8 @@ pub(super) fn sys_rt_sigaction(
     } else {
         let mut raw = [0; 32];
         cx.read_bytes(new_at, &mut raw)?;
-        let word = |index: usize| {
-            raw[index * 8..index * 8 + 8].try_into().map_or(0, u64::from_le_bytes)
-        };
+        let word =
+            |index: usize| raw[index * 8..index * 8 + 8].try_into().map_or(0, u64::from_le_bytes);
         Some(Action {
             handler: word(0),
             flags: word(1),
@@ -206,8 +205,7 @@ fn may_signal(own: &Creds, cx: &Cx<'_>, target: &Process, signal: u32) -> bool {
     let Some(task) = target.any_thread() else { return true };
     let other = task.creds();
     let same = [own.uid, own.euid].iter().any(|uid| [other.uid, other.suid].contains(uid));
-    same || own.has_cap(CAP_KILL)
-        || signal == SIGCONT && cx.task.process.sid() == target.sid()
+    same || own.has_cap(CAP_KILL) || signal == SIGCONT && cx.task.process.sid() == target.sid()
 }
 
 fn own_info(cx: &Cx<'_>, signal: u32, code: i32) -> SigInfo {
@@ -257,7 +255,10 @@ pub(super) fn sys_kill(cx: &mut Cx<'_>, pid: i32, signal: u32) -> SysResult {
         pid => {
             let id = pid.unsigned_abs();
             let found = registry.process(id);
-            found.or_else(|| registry.task(id).map(|task| task.process.clone())).into_iter().collect()
+            found
+                .or_else(|| registry.task(id).map(|task| task.process.clone()))
+                .into_iter()
+                .collect()
         }
     };
     send(cx, &targets, info)

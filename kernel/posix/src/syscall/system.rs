@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine as a whole: names, memory, random numbers.
 
-use alloc::vec;
+use alloc::{vec, vec::Vec};
 
 use crate::{
     Errno,
@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// The Linux release whose interface this is.
-pub const RELEASE: &str = "6.1.0-trine";
+pub(crate) const RELEASE: &str = "6.1.0-trine";
 /// uname's version.
-pub const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC Trine";
+pub(crate) const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC Trine";
 const FIELD_BYTES: usize = 65;
 
 pub(super) fn sys_uname(cx: &mut Cx<'_>, at: u64) -> SysResult {
@@ -34,7 +34,7 @@ pub(super) fn sys_uname(cx: &mut Cx<'_>, at: u64) -> SysResult {
     Ok(0)
 }
 
-fn read_name(cx: &Cx<'_>, at: u64, bytes: u64) -> Result<vec::Vec<u8>, Errno> {
+fn read_name(cx: &Cx<'_>, at: u64, bytes: u64) -> Result<Vec<u8>, Errno> {
     if !cx.creds().has_cap(CAP_SYS_ADMIN) {
         return Err(Errno::PERM);
     }
@@ -47,12 +47,16 @@ fn read_name(cx: &Cx<'_>, at: u64, bytes: u64) -> Result<vec::Vec<u8>, Errno> {
 }
 
 pub(super) fn sys_sethostname(cx: &mut Cx<'_>, at: u64, bytes: u64) -> SysResult {
-    cx.kernel.uts.hostname = read_name(cx, at, bytes)?;
+    let name = read_name(cx, at, bytes)?;
+    cx.fs().lock().vfs.names.lock().host.clone_from(&name);
+    cx.kernel.uts.hostname = name;
     Ok(0)
 }
 
 pub(super) fn sys_setdomainname(cx: &mut Cx<'_>, at: u64, bytes: u64) -> SysResult {
-    cx.kernel.uts.domainname = read_name(cx, at, bytes)?;
+    let name = read_name(cx, at, bytes)?;
+    cx.fs().lock().vfs.names.lock().domain.clone_from(&name);
+    cx.kernel.uts.domainname = name;
     Ok(0)
 }
 

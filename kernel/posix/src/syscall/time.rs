@@ -74,8 +74,9 @@ pub(super) fn read_clock(cx: &Cx<'_>, clock: i32) -> Result<u64, Errno> {
             let (user, system) = cx.task.process.cpu_ns();
             Ok(user + system)
         }
-        THREAD_CPUTIME => Ok(cx.task.user_ns.load(Ordering::Relaxed)
-            + cx.task.system_ns.load(Ordering::Relaxed)),
+        THREAD_CPUTIME => {
+            Ok(cx.task.user_ns.load(Ordering::Relaxed) + cx.task.system_ns.load(Ordering::Relaxed))
+        }
         clock if clock < 0 => cpu_clock(cx, clock),
         _ => Err(Errno::INVAL),
     }

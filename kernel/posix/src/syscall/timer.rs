@@ -50,7 +50,7 @@ fn set_real(cx: &Cx<'_>, value_ns: u64, interval_ns: u64) -> (u64, u64) {
 pub(super) fn sys_alarm(cx: &mut Cx<'_>, seconds: u32) -> SysResult {
     let (left, _) = set_real(cx, u64::from(seconds) * SECOND_NS, 0);
     // Rounded, but never to 0 while it is armed.
-    Ok(if left == 0 { 0 } else { ((left + SECOND_NS / 2) / SECOND_NS).max(1) })
+    Ok(if left == 0 { 0 } else { (left.saturating_add(SECOND_NS / 2) / SECOND_NS).max(1) })
 }
 
 pub(super) fn sys_setitimer(cx: &mut Cx<'_>, which: u32, new_at: u64, old_at: u64) -> SysResult {

@@ -190,7 +190,8 @@ pub(super) fn write(
     let mut total = cx.progress().done as usize;
     skip(&mut ranges, total);
     let mut source = UserSource::vector(cx.mm(), ranges);
-    let end = |total: usize, errno: Errno| if total > 0 { Ok(total as u64) } else { Err(errno.into()) };
+    let end =
+        |total: usize, errno: Errno| if total > 0 { Ok(total as u64) } else { Err(errno.into()) };
     let limit = match size_limit(cx, file, offset) {
         Ok(limit) => limit,
         Err(errno) => return end(total, errno),

@@ -37,6 +37,42 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
+impl Cli {
+    /// Parses the command line of this process.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that was asked for.
+    pub(crate) fn from_process() -> Result<Self, clap::Error> {
+        let words: Vec<_> = std::env::args_os().collect();
+        // A container starts in milliseconds: building what clap knows of all the other commands
+        // would be a noticeable part of that.
+        if words.iter().any(|word| word == "run")
+            && let Ok(RunCli { global, command: RunCommand::Run(run) }) =
+                RunCli::try_parse_from(&words)
+            && !global.version
+        {
+            return Ok(Self { global, command: Some(Command::Run(run)) });
+        }
+        Self::try_parse_from(words)
+    }
+}
+
+/// A command line whose command is `run`.
+#[derive(Debug, Parser)]
+#[command(disable_version_flag = true, disable_help_subcommand = true)]
+struct RunCli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: RunCommand,
+}
+
+/// See [`Command::Run`].
+#[derive(Debug, Subcommand)]
+enum RunCommand {
+    Run(Box<RunArgs>),
+}
+
 /// Flags before the command.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {

@@ -3,11 +3,11 @@
 
 use anyhow::{Result, bail};
 
-use super::snapshot;
 use crate::{
     args::DeleteArgs,
     context::Context,
     control::{Client, Request},
+    remains::remove_remains,
     store::Directory,
 };
 
@@ -41,5 +41,5 @@ fn delete_remains(directory: &Directory, arguments: &DeleteArgs) -> Result<()> {
         // Its VMM and I/O process end with it.
         record.owner.kill();
     }
-    snapshot::remove_remains(directory, &record)
+    remove_remains(directory, &record)
 }

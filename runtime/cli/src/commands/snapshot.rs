@@ -1,26 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A container as it is now: its record, and what its holder says.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::PathBuf,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::OCI_VERSION;
 use crate::{
     context::Context,
     control::{Client, Status},
+    remains::remove_remains,
     store::{Claim, Directory, Record, Root},
 };
-
-/// How long the host may take to empty the cgroups of processes that were killed.
-const CGROUP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A container as it is now.
 #[derive(Debug)]
@@ -150,38 +142,6 @@ pub(crate) fn claim(root: &Root, record: &Record) -> Result<Claim> {
             root.claim(record)
         }
         _ => Err(error),
-    }
-}
-
-/// Removes what a dead holder left: the VMM, should it live on, its cgroups, the directory.
-///
-/// # Errors
-/// If something cannot be removed.
-pub(crate) fn remove_remains(directory: &Directory, record: &Record) -> Result<()> {
-    record.vmm.kill();
-    for cgroup in &record.cgroups {
-        remove_cgroup(cgroup)?;
-    }
-    directory.remove()
-}
-
-fn remove_cgroup(path: &std::path::Path) -> Result<()> {
-    let deadline = Instant::now() + CGROUP_DEADLINE;
-    loop {
-        match fs::remove_dir(path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
-                if Instant::now() > deadline {
-                    bail!("cgroup {} still has processes: end them first", path.display());
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove cgroup {}", path.display()));
-            }
-        }
     }
 }
 

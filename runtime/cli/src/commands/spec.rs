@@ -100,16 +100,21 @@ fn mounts() -> Value {
 mod tests {
     use std::path::Path;
 
+    use clap::Parser as _;
     use tempfile::TempDir;
     use trine::oci::{self, Defaults};
 
     use super::*;
+    use crate::{args::Cli, bundle, context::Context};
 
     #[test]
     fn template_is_a_spec_that_trine_accepts_without_a_warning() {
+        let cli = Cli::try_parse_from(["trine", "list"]).expect("parses");
+        let context = Context::new(&cli.global).expect("no log to open");
         for is_rootless in [false, true] {
             let text = serde_json::to_vec(&template(is_rootless)).expect("json");
-            let spec = oci::parse_spec(&text, Path::new("config.json")).expect("a spec");
+            let mut spec = oci::parse_spec(&text, Path::new("config.json")).expect("a spec");
+            bundle::settle_cgroup(&context, &mut spec, "c1").expect("settled");
             let made = oci::container(
                 &spec,
                 Path::new("/"),
@@ -119,7 +124,7 @@ mod tests {
             assert_eq!(made.warnings, [""; 0]);
             assert_eq!(made.limits.memory_bytes, 256 << 20);
             assert_eq!(made.process.args, [b"sh".to_vec()]);
-            assert_eq!(made.limits.resources.is_some(), !is_rootless);
+            assert_eq!(made.limits.cgroup.is_some(), !is_rootless);
         }
     }
 

@@ -75,8 +75,8 @@ fn ask(context: &Context, id: &str, action: &str, request: &Request) -> Result<(
     let directory = context.root.open(id)?;
     match Client::connect(&directory)? {
         Some(client) => client.ask(request),
-        None => bail!(
-            "cannot {action} container {id:?}: it is not running: delete it with `trine delete`"
-        ),
+        None => {
+            bail!("cannot {action} container {id:?}: it is not running: `trine delete` removes it")
+        }
     }
 }

@@ -92,7 +92,8 @@ impl Directory {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).context("cannot format the state")?;
+        let record = Record { version: record::VERSION, ..record.clone() };
+        let text = serde_json::to_vec(&record).context("cannot format the state")?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
@@ -191,11 +192,7 @@ impl Claim {
     pub(super) fn new(path: PathBuf, record: &Record) -> Result<Self> {
         let directory = Directory::open(path)?.context("state directory vanished")?;
         let claim = Self { directory: Some(directory) };
-        claim.directory().write_record(&Record {
-            version: record::VERSION,
-            owner: Owner::current(),
-            ..record.clone()
-        })?;
+        claim.directory().write_record(&Record { owner: Owner::current(), ..record.clone() })?;
         Ok(claim)
     }
 

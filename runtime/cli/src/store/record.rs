@@ -14,7 +14,7 @@ pub(crate) const VERSION: u32 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
-    /// [`VERSION`].
+    /// [`VERSION`], whatever it is before it is written.
     pub(crate) version: u32,
     /// The id.
     pub(crate) id: String,

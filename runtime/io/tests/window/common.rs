@@ -260,4 +260,8 @@ impl Random {
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
+
+    pub(crate) fn one_in(&mut self, number: u64) -> bool {
+        self.next().is_multiple_of(number)
+    }
 }

@@ -159,8 +159,8 @@ fn process_survives_garbage_and_serves_its_neighbour() {
                 let entry = garbage(&mut random, kernel.sq_tail);
                 kernel.put(&entry);
             }
-            if random.next() % 64 == 0 {
-                let word = if random.next() % 2 == 0 { SQ_TAIL } else { CQ_HEAD };
+            if random.one_in(64) {
+                let word = if random.one_in(2) { SQ_TAIL } else { CQ_HEAD };
                 let value = random.next() as u32;
                 kernel.memory.store_release(word, value).expect("in the window");
             }
@@ -188,9 +188,9 @@ fn process_survives_garbage_and_serves_its_neighbour() {
 
 fn garbage(random: &mut Random, index: u32) -> [u8; SUBMISSION_BYTES] {
     let operations = [Operation::Read, Operation::Write, Operation::Close, Operation::Cancel];
-    let random_id = random.next() % 500 == 0;
+    let random_id = random.one_in(500);
     // Closes are rare, or nothing would be left to read and write.
-    let choice = if random.next() % 100 == 0 { 2 } else { [0, 1, 3][random.next() as usize % 3] };
+    let choice = if random.one_in(100) { 2 } else { [0, 1, 3][random.next() as usize % 3] };
     let request = Submission {
         operation: operations[choice],
         id: if random_id { (random.next() % 66) as u32 } else { index % ENTRIES },
@@ -200,10 +200,10 @@ fn garbage(random: &mut Random, index: u32) -> [u8; SUBMISSION_BYTES] {
         argument: random.next() % 70,
     };
     let mut entry = request.encode();
-    if random.next() % 500 == 0 {
+    if random.one_in(500) {
         entry[random.next() as usize % SUBMISSION_BYTES] ^= 1 << (random.next() % 8);
     }
-    if random.next() % 1000 == 0 {
+    if random.one_in(1000) {
         for chunk in entry.chunks_mut(8) {
             chunk.copy_from_slice(&random.next().to_le_bytes());
         }

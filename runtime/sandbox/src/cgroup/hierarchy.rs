@@ -9,6 +9,7 @@ use std::{
 
 use rustix::fs::statfs;
 
+use super::resources::Setting;
 use crate::Error;
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -29,6 +30,13 @@ impl Tree {
     /// Whether `controller` lives here.
     pub(super) fn has(&self, controller: &str) -> bool {
         self.controllers.contains(&controller)
+    }
+
+    /// Whether a cgroup with these limits is made here.  A cpuset that limits nothing is the
+    /// dearest of all directories, and on v1 it has no figures to read either.
+    pub(super) fn is_wanted(&self, settings: &[Setting]) -> bool {
+        self.controllers != ["cpuset"]
+            || settings.iter().any(|setting| setting.controller() == "cpuset")
     }
 }
 

@@ -18,6 +18,7 @@ mod resources;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -37,8 +38,16 @@ const REMOVE_STEP: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     hierarchy: &'static Hierarchy,
-    /// Its directory in each tree, in the hierarchy's order.
-    directories: Vec<PathBuf>,
+    /// Below the root of each tree.
+    relative: PathBuf,
+    made: Mutex<Made>,
+}
+
+/// What there is of a cgroup.
+#[derive(Debug, Default)]
+struct Made {
+    /// Its directory in each tree that it is in.
+    directories: Vec<(&'static Tree, PathBuf)>,
     /// Ancestors that were not there before, innermost first.
     ancestors: Vec<PathBuf>,
 }
@@ -49,46 +58,53 @@ impl Cgroup {
         let relative = path::parse(name)?;
         let hierarchy = Hierarchy::of_host()?;
         let settings = resources.settings(hierarchy.is_unified())?;
-        let mut cgroup = Self { hierarchy, directories: Vec::new(), ancestors: Vec::new() };
-        for tree in hierarchy.trees() {
-            let directory = tree.root.join(&relative);
-            cgroup.make(tree, &relative, &directory)?;
-            cgroup.directories.push(directory);
+        let cgroup = Self { hierarchy, relative, made: Mutex::default() };
+        let mut made = cgroup.lock();
+        for tree in hierarchy.trees().iter().filter(|tree| tree.is_wanted(&settings)) {
+            cgroup.make(&mut made, tree)?;
         }
-        cgroup.write(&settings)?;
+        write_all(&made, &settings)?;
+        drop(made);
         Ok(cgroup)
     }
 
-    fn make(&mut self, tree: &Tree, relative: &Path, leaf: &Path) -> Result<(), Error> {
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes its directory in one tree.
+    fn make(&self, made: &mut Made, tree: &'static Tree) -> Result<(), Error> {
+        let leaf = tree.root.join(&self.relative);
         let refuse = |source| Error::host(format!("make cgroup {}", leaf.display()), source);
         // The common case is one call: the parent is there.
-        let mut made = fs::create_dir(leaf);
+        let mut result = fs::create_dir(&leaf);
         let mut tries = 0;
         // A neighbour that removes an empty parent at this moment makes it vanish again.
-        while matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) && tries < 10 {
+        while matches!(&result, Err(error) if error.kind() == io::ErrorKind::NotFound) && tries < 10
+        {
             tries += 1;
             let mut parent = tree.root.clone();
-            for part in relative.parent().unwrap_or(Path::new("")) {
+            for part in self.relative.parent().unwrap_or(Path::new("")) {
                 parent.push(part);
                 match fs::create_dir(&parent) {
-                    Ok(()) => self.ancestors.insert(0, parent.clone()),
+                    Ok(()) => made.ancestors.insert(0, parent.clone()),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                     Err(error) => return Err(refuse(error)),
                 }
             }
-            made = fs::create_dir(leaf);
+            result = fs::create_dir(&leaf);
         }
-        match made {
+        match result {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(refuse(error)),
         }
+        made.directories.push((tree, leaf.clone()));
         if self.hierarchy.is_unified() {
-            hierarchy::delegate(&tree.root, relative);
-        }
-        if tree.has("cpuset") && !self.hierarchy.is_unified() {
-            hierarchy::inherit_cpuset(&tree.root, relative).map_err(refuse)?;
+            hierarchy::delegate(&tree.root, &self.relative);
+        } else if tree.has("cpuset") {
+            hierarchy::inherit_cpuset(&tree.root, &self.relative).map_err(refuse)?;
         }
         Ok(())
     }
@@ -100,49 +116,33 @@ impl Cgroup {
 
     /// Moves the calling thread into it; its children are born there.
     pub(crate) fn enter_thread(&self) -> Result<(), Error> {
-        self.directories.iter().try_for_each(|directory| write(&directory.join("tasks"), "0"))
+        self.lock().directories.iter().try_for_each(|(_, path)| write(&path.join("tasks"), "0"))
     }
 
     /// Moves a process into it.
     pub(crate) fn adopt(&self, pid: u32) -> Result<(), Error> {
-        let pid = pid.to_string();
-        self.directories
-            .iter()
-            .try_for_each(|directory| write(&directory.join("cgroup.procs"), &pid))
+        let made = self.lock();
+        made.directories.iter().try_for_each(|(_, directory)| adopt(directory, pid))
     }
 
-    /// Applies other limits.
-    pub(crate) fn update(&self, resources: &Resources) -> Result<(), Error> {
-        self.write(&resources.settings(self.hierarchy.is_unified())?)
-    }
-
-    fn write(&self, settings: &[Setting]) -> Result<(), Error> {
-        for setting in settings {
-            let controller = setting.controller();
-            let trees = self.hierarchy.trees().iter().zip(&self.directories);
-            let mut trees = trees.filter(|(tree, _)| tree.has(controller));
-            let Some((_, directory)) = trees.next() else {
-                return Err(Error::Unsupported {
-                    what: format!("limit {}", setting.file),
-                    hint: format!(
-                        "this host has no {controller} cgroup controller; enable it, or \
-                                   leave the limit out"
-                    ),
-                });
-            };
-            let file = directory.join(&setting.file);
-            match write(&file, &setting.value) {
-                Err(_) if setting.is_optional && !file.exists() => {}
-                other => other?,
+    /// Applies other limits to it and its process.
+    pub(crate) fn update(&self, resources: &Resources, pid: u32) -> Result<(), Error> {
+        let settings = resources.settings(self.hierarchy.is_unified())?;
+        let mut made = self.lock();
+        for tree in self.hierarchy.trees().iter().filter(|tree| tree.is_wanted(&settings)) {
+            if !made.directories.iter().any(|(known, _)| std::ptr::eq(*known, tree)) {
+                self.make(&mut made, tree)?;
+                adopt(&tree.root.join(&self.relative), pid)?;
             }
         }
-        Ok(())
+        write_all(&made, &settings)
     }
 
     /// How often the kernel killed something in it because its memory ran out.
     pub(crate) fn oom_kills(&self) -> u64 {
         let file = if self.hierarchy.is_unified() { "memory.events" } else { "memory.oom_control" };
-        let trees = self.hierarchy.trees().iter().zip(&self.directories);
+        let made = self.lock();
+        let trees = made.directories.iter();
         trees
             .filter(|(tree, _)| tree.has("memory"))
             .filter_map(|(_, directory)| fs::read_to_string(directory.join(file)).ok())
@@ -155,7 +155,8 @@ impl Cgroup {
 
     /// Its directories by controller; "" for cgroup v2.
     pub(crate) fn paths(&self) -> Vec<(String, PathBuf)> {
-        let trees = self.hierarchy.trees().iter().zip(&self.directories);
+        let made = self.lock();
+        let trees = made.directories.iter();
         trees
             .flat_map(|(tree, directory)| {
                 let names = if self.hierarchy.is_unified() { &[""][..] } else { &tree.controllers };
@@ -167,12 +168,13 @@ impl Cgroup {
     /// Removes it, once its processes are gone.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         let mut result = Ok(());
-        for directory in &self.directories {
+        let made = self.lock();
+        for (_, directory) in &made.directories {
             if let Err(error) = remove_directory(directory) {
                 result = Err(Error::host(format!("remove cgroup {}", directory.display()), error));
             }
         }
-        for ancestor in &self.ancestors {
+        for ancestor in &made.ancestors {
             // In use by somebody else by now: theirs.
             let _ = fs::remove_dir(ancestor);
         }
@@ -183,10 +185,38 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // Removed already, or somebody is in it whom we do not know.
-        for directory in self.directories.iter().chain(&self.ancestors) {
+        let made = self.lock();
+        let directories = made.directories.iter().map(|(_, directory)| directory);
+        for directory in directories.chain(&made.ancestors) {
             let _ = fs::remove_dir(directory);
         }
     }
+}
+
+fn adopt(directory: &Path, pid: u32) -> Result<(), Error> {
+    write(&directory.join("cgroup.procs"), &pid.to_string())
+}
+
+fn write_all(made: &Made, settings: &[Setting]) -> Result<(), Error> {
+    for setting in settings {
+        let controller = setting.controller();
+        let mut trees = made.directories.iter().filter(|(tree, _)| tree.has(controller));
+        let Some((_, directory)) = trees.next() else {
+            return Err(Error::Unsupported {
+                what: format!("limit {}", setting.file),
+                hint: format!(
+                    "this host has no {controller} cgroup controller; enable it, or leave the \
+                     limit out"
+                ),
+            });
+        };
+        let file = directory.join(&setting.file);
+        match write(&file, &setting.value) {
+            Err(_) if setting.is_optional && !file.exists() => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 fn remove_directory(directory: &Path) -> io::Result<()> {

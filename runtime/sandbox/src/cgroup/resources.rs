@@ -91,9 +91,9 @@ impl Resources {
         }
         if let Some(cpu) = &self.cpu {
             if is_unified {
-                cpu.unified(&mut settings)
+                cpu.unified(&mut settings);
             } else {
-                cpu.legacy(&mut settings)
+                cpu.legacy(&mut settings);
             }
             settings.set("cpuset.cpus", cpu.cpus.as_deref().filter(|list| !list.is_empty()));
             settings.set("cpuset.mems", cpu.mems.as_deref().filter(|list| !list.is_empty()));

@@ -42,7 +42,7 @@ fn create_limits_and_removes_every_directory() {
     let limit = || fs::read_to_string(memory.join(file)).expect("limit");
     assert_eq!(limit().trim(), (96 << 20).to_string());
     let update = Resources::parse(r#"{"memory": {"limit": 33554432}}"#).expect("json");
-    cgroup.update(&update).expect("updated");
+    cgroup.update(&update, std::process::id()).expect("updated");
     assert_eq!(limit().trim(), (64 << 20).to_string());
     assert_eq!(cgroup.oom_kills(), 0);
 
@@ -88,6 +88,22 @@ fn adopted_process_is_inside() {
         let members = fs::read_to_string(path.join("cgroup.procs")).expect("members");
         assert_eq!(members.trim(), child.id().to_string(), "{}", path.display());
     }
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    cgroup.remove().expect("removed");
+}
+
+#[test]
+fn cpuset_comes_with_its_first_limit_and_its_process() {
+    let Some(cgroup) = create(&name(), "{}") else {
+        return;
+    };
+    let mut child = Command::new("/bin/sleep").arg("100").spawn().expect("sleep");
+    cgroup.adopt(child.id()).expect("inside");
+    let update = Resources::parse(r#"{"cpu": {"cpus": "0"}}"#).expect("json");
+    cgroup.update(&update, child.id()).expect("updated");
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
+    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
     child.kill().expect("killed");
     child.wait().expect("reaped");
     cgroup.remove().expect("removed");

@@ -60,10 +60,8 @@ impl EInode {
 impl Erofs {
     /// Reads an inode.
     pub(crate) fn inode(&self, nid: u64) -> Result<EInode, Errno> {
-        let offset = nid
-            .checked_mul(32)
-            .and_then(|at| at.checked_add(self.meta))
-            .ok_or(Errno::UCLEAN)?;
+        let offset =
+            nid.checked_mul(32).and_then(|at| at.checked_add(self.meta)).ok_or(Errno::UCLEAN)?;
         let head = self.image.get(offset, 32)?;
         let format = u16_at(head, 0);
         let extended = format & 1 == 1;
@@ -102,7 +100,10 @@ impl Erofs {
             links: links.max(1),
             size: if special { 0 } else { size },
             rdev: if special { u64::from(union) } else { 0 },
-            mtime: Timestamp { seconds: mtime.0.cast_signed(), nanoseconds: mtime.1 % 1_000_000_000 },
+            mtime: Timestamp {
+                seconds: mtime.0.cast_signed(),
+                nanoseconds: mtime.1 % 1_000_000_000,
+            },
             layout,
             xattrs: (offset + raw.len() as u64, xattr_bytes),
         })

@@ -11,6 +11,9 @@ use crate::{
 const HEADER: u64 = 12;
 const ENTRY: u64 = 4;
 
+/// A name and a value.
+pub(crate) type XattrEntry = (Vec<u8>, &'static [u8]);
+
 fn prefix(index: u8) -> Option<&'static [u8]> {
     Some(match index {
         1 => b"user.",
@@ -24,7 +27,7 @@ fn prefix(index: u8) -> Option<&'static [u8]> {
 
 impl Erofs {
     /// Reads the entry at `offset`; returns it and where the next one would be.
-    fn xattr(&self, offset: u64) -> Result<(Option<(Vec<u8>, &'static [u8])>, u64), Errno> {
+    fn xattr(&self, offset: u64) -> Result<(Option<XattrEntry>, u64), Errno> {
         let head = self.image.get(offset, ENTRY)?;
         let (name_bytes, value_bytes) = (u64::from(head[0]), u64::from(u16_at(head, 2)));
         let name = self.image.get(offset + ENTRY, name_bytes)?;
@@ -35,7 +38,7 @@ impl Erofs {
     }
 
     /// Reads all extended attributes of an inode.
-    pub(crate) fn xattrs(&self, inode: &EInode) -> Result<Vec<(Vec<u8>, &'static [u8])>, Errno> {
+    pub(crate) fn xattrs(&self, inode: &EInode) -> Result<Vec<XattrEntry>, Errno> {
         let (start, bytes) = inode.xattrs;
         let mut list = Vec::new();
         if bytes == 0 {

@@ -59,7 +59,7 @@ impl TimerFd {
         let now = self.services.monotonic_ns();
         let Some(next) = state.setting.next_ns.filter(|next| *next <= now) else { return };
         let interval = state.setting.interval_ns;
-        let more = if interval == 0 { 0 } else { (now - next) / interval };
+        let more = (now - next).checked_div(interval).unwrap_or(0);
         state.expirations = state.expirations.saturating_add(1 + more);
         state.setting.next_ns = (interval != 0).then(|| next + (more + 1) * interval);
     }

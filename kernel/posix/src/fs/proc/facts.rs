@@ -178,12 +178,10 @@ pub(super) fn smaps_rollup(subject: &Subject) -> Result<Vec<u8>, Errno> {
 fn actions(subject: &Subject) -> (SignalSet, SignalSet) {
     let actions = subject.process.actions.lock().clone();
     let actions = actions.lock();
-    (1..=SIGNAL_MAX).fold((0, 0), |(ignored, caught), signal| {
-        match actions.of(signal).handler {
-            SIG_DFL => (ignored, caught),
-            SIG_IGN => (ignored | bit(signal), caught),
-            _ => (ignored, caught | bit(signal)),
-        }
+    (1..=SIGNAL_MAX).fold((0, 0), |(ignored, caught), signal| match actions.of(signal).handler {
+        SIG_DFL => (ignored, caught),
+        SIG_IGN => (ignored | bit(signal), caught),
+        _ => (ignored, caught | bit(signal)),
     })
 }
 
@@ -204,9 +202,8 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>, Errno> {
     text.add(format_args!("{} (", subject.id()));
     text.0.extend_from_slice(&name(subject));
     let terminal = tty::of_process(process);
-    let (device, foreground) = terminal.as_ref().map_or((0, -1), |tty| {
-        (tty.device(), i64::from(tty.foreground()))
-    });
+    let (device, foreground) =
+        terminal.as_ref().map_or((0, -1), |tty| (tty.device(), i64::from(tty.foreground())));
     text.add(format_args!(
         ") {} {} {} {} {device} {foreground} 0 {} 0 0 0",
         char::from(process.state_letter()),
@@ -216,7 +213,8 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>, Errno> {
         process.faults.load(Ordering::Relaxed),
     ));
     let (user, system) = cpu_ns(subject);
-    let children = [0, 1].map(|at: usize| process.children_ns[at].load(Ordering::Relaxed) / TICK_NS);
+    let children =
+        [0, 1].map(|at: usize| process.children_ns[at].load(Ordering::Relaxed) / TICK_NS);
     let nice = process.nice.load(Ordering::Relaxed).cast_signed();
     text.add(format_args!(
         " {} {} {} {} {} {nice} {} 0 {}",
@@ -240,9 +238,8 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>, Errno> {
         layout.stack_start,
     ));
     let low = |set: SignalSet| set & 0x7fff_ffff;
-    let (pending, mask) = task.as_ref().map_or((0, 0), |task| {
-        (task.pending_signals(), task.signals.lock().mask)
-    });
+    let (pending, mask) =
+        task.as_ref().map_or((0, 0), |task| (task.pending_signals(), task.signals.lock().mask));
     let (ignored, caught) = actions(subject);
     text.line(format_args!(
         " {} {} {} {} 0 0 0 {} 0 0 0 0 0 0 {} {} {} {} {} {} {} 0",
@@ -375,7 +372,10 @@ pub(super) fn limits(subject: &Subject) -> Result<Vec<u8>, Errno> {
     ];
     let limits = subject.process.limits.lock().clone();
     let mut text = Text::default();
-    text.line(format_args!("{:<25} {:<20} {:<20} {:<10}", "Limit", "Soft Limit", "Hard Limit", "Units"));
+    text.line(format_args!(
+        "{:<25} {:<20} {:<20} {:<10}",
+        "Limit", "Soft Limit", "Hard Limit", "Units"
+    ));
     let shown = |value: u64| match value {
         u64::MAX => String::from("unlimited"),
         value => alloc::format!("{value}"),

@@ -254,7 +254,8 @@ impl Inode for Directory {
 
     fn lookup(&self, name: &[u8]) -> Result<InodeRef, Errno> {
         let at = ENTRIES.iter().position(|(entry, _)| entry.as_bytes() == name);
-        let (index, entry) = at.and_then(|at| Some((at, &ENTRIES.get(at)?.1))).ok_or(Errno::NOENT)?;
+        let (index, entry) =
+            at.and_then(|at| Some((at, &ENTRIES.get(at)?.1))).ok_or(Errno::NOENT)?;
         if matches!(entry, Entry::Tasks) && self.subject.thread.is_some() {
             return Err(Errno::NOENT);
         }
@@ -339,8 +340,7 @@ impl Inode for FdDirectory {
                 continue;
             }
             let name = format!("{fd}");
-            let kind =
-                if self.which == Fds::Links { FileType::Symlink } else { FileType::Regular };
+            let kind = if self.which == Fds::Links { FileType::Symlink } else { FileType::Regular };
             let entry = DirEntry {
                 ino: number(self.subject.id(), self.index(fd)),
                 next: fd as u64 + 3,
@@ -354,10 +354,7 @@ impl Inode for FdDirectory {
         Ok(())
     }
 
-    fn open(
-        &self,
-        _flags: OpenFlags,
-    ) -> Result<Option<Arc<dyn crate::fs::file::FileOps>>, Errno> {
+    fn open(&self, _flags: OpenFlags) -> Result<Option<Arc<dyn crate::fs::file::FileOps>>, Errno> {
         self.subject.check()?;
         Ok(None)
     }

@@ -300,13 +300,9 @@ fn sys(shared: &Arc<Shared>, n: &mut Numbers) -> InodeRef {
         ("max_queued_events", "16384\n"),
     ]
     .map(|(name, text)| (name, n.text(text)));
-    let pipe_max = pseudo::file(n.file(0o444), || {
-        Ok(alloc::format!("{CAPACITY_MAX}\n").into_bytes())
-    });
-    let mut fs = Vec::from([
-        ("inotify", n.dir(Vec::from(inotify))),
-        ("pipe-max-size", pipe_max),
-    ]);
+    let pipe_max =
+        pseudo::file(n.file(0o444), || Ok(alloc::format!("{CAPACITY_MAX}\n").into_bytes()));
+    let mut fs = Vec::from([("inotify", n.dir(Vec::from(inotify))), ("pipe-max-size", pipe_max)]);
     let texts = [
         ("file-max", "1048576\n"),
         ("file-nr", "0\t0\t1048576\n"),

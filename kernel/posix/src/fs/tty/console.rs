@@ -93,7 +93,8 @@ impl Console {
         let size = [size(rows, 24), size(columns, 80), 0, 0];
         let tty = vfs.ptys.make_console(vfs, size, Far::Console(wire));
         for channel in &channels {
-            let listener: Weak<dyn Listener> = Arc::downgrade(&(Arc::clone(&tty) as Arc<dyn Listener>));
+            let listener: Weak<dyn Listener> =
+                Arc::downgrade(&(Arc::clone(&tty) as Arc<dyn Listener>));
             channel.set_listener(listener);
         }
         channels[0].want_input();

@@ -92,7 +92,8 @@ impl Discipline {
         }
         if termios.has_local(ISIG) {
             let signals = [(VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP)];
-            if let Some((_, signal)) = signals.into_iter().find(|(which, _)| termios.is(byte, *which))
+            if let Some((_, signal)) =
+                signals.into_iter().find(|(which, _)| termios.is(byte, *which))
             {
                 if !termios.has_local(NOFLSH) {
                     self.flush_input();
@@ -232,7 +233,11 @@ impl Discipline {
                 self.column.saturating_sub(before)
             }
             byte if self.is_shown_as_control(byte) => {
-                if self.termios.has_local(ECHOCTL) { 2 } else { 0 }
+                if self.termios.has_local(ECHOCTL) {
+                    2
+                } else {
+                    0
+                }
             }
             _ => 1,
         };

@@ -7,11 +7,7 @@ use super::{
     Tty,
     termios::{TERMIOS_BYTES, TERMIOS2_BYTES},
 };
-use crate::{
-    Errno,
-    fs::file::IoctlMemory,
-    process::creds::CAP_SYS_ADMIN,
-};
+use crate::{Errno, fs::file::IoctlMemory, process::creds::CAP_SYS_ADMIN};
 
 pub(crate) const TCGETS: u32 = 0x5401;
 pub(crate) const TCSETS: u32 = 0x5402;
@@ -45,7 +41,6 @@ pub(crate) const TIOCSPTLCK: u32 = 0x4004_5431;
 pub(crate) const TIOCGPKT: u32 = 0x8004_5438;
 pub(crate) const TIOCGPTLCK: u32 = 0x8004_5439;
 pub(crate) const TIOCGEXCL: u32 = 0x8004_5440;
-pub(crate) const TIOCGPTPEER: u32 = 0x5441;
 
 /// Whether a command changes the terminal, which a background process may not just do.
 pub(crate) fn is_change(command: u32) -> bool {

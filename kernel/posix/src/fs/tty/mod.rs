@@ -464,7 +464,12 @@ impl FileOps for TtyFile {
         self.tty.poll(ticket)
     }
 
-    fn ioctl(&self, _file: &File, command: u32, memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {
+    fn ioctl(
+        &self,
+        _file: &File,
+        command: u32,
+        memory: &mut IoctlMemory<'_>,
+    ) -> Result<u64, Errno> {
         self.tty.ioctl(command, memory, false)
     }
 

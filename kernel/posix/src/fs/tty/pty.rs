@@ -152,7 +152,12 @@ impl FileOps for Master {
         ready
     }
 
-    fn ioctl(&self, _file: &File, command: u32, memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {
+    fn ioctl(
+        &self,
+        _file: &File,
+        command: u32,
+        memory: &mut IoctlMemory<'_>,
+    ) -> Result<u64, Errno> {
         self.tty.ioctl(command, memory, true)
     }
 

@@ -100,10 +100,8 @@ impl Termios {
 
     /// From `struct termios` or `struct termios2`; speeds that are not there stay.
     pub(super) fn decode(&self, bytes: &[u8]) -> Self {
-        let word = |at: usize| match bytes.get(at..at + 4) {
-            Some(b) => Some(u32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            None => None,
-        };
+        let word =
+            |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let mut cc = self.cc;
         if let Some(new) = bytes.get(17..36) {
             cc.copy_from_slice(new);

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Small cases that need no containerd: an image, a command, and what must come of it.  They run
+//! through `trine run` on this host, and in the standard-KVM lane.
+
+use crate::images::{BUSYBOX, DEBIAN, Image};
+
+/// One case.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The image it runs.
+    pub(crate) image: Image,
+    /// The command.
+    pub(crate) command: &'static [&'static str],
+    /// The exit status that must come of it.
+    pub(crate) status: i32,
+    /// What it must print, but for space at the end.
+    pub(crate) stdout: &'static str,
+}
+
+const fn case(
+    name: &'static str,
+    image: Image,
+    command: &'static [&'static str],
+    status: i32,
+    stdout: &'static str,
+) -> Case {
+    Case { name, image, command, status, stdout }
+}
+
+/// All cases.
+pub(crate) const CASES: &[Case] = &[
+    case("hello", BUSYBOX, &["/usr/bin/hello"], 0, "hello"),
+    case("exit-status", BUSYBOX, &["/bin/sh", "-c", "exit 7"], 7, ""),
+    case("death-by-signal", BUSYBOX, &["/bin/sh", "-c", "sh -c 'kill -9 $$'; echo $?"], 0, "137"),
+    case("not-found", BUSYBOX, &["/bin/no-such-program"], 127, ""),
+    case("not-executable", BUSYBOX, &["/etc/passwd"], 126, ""),
+    case(
+        "pipeline",
+        BUSYBOX,
+        &["/bin/sh", "-c", "seq 1 2000 | grep 7 | sort -rn | head -n 3 | tr '\\n' ' '"],
+        0,
+        "1997 1987 1979",
+    ),
+    case("fork-and-exec", BUSYBOX, &["/usr/bin/forks", "60"], 0, "forks ok"),
+    case("signals", BUSYBOX, &["/usr/bin/signals"], 0, "signals ok"),
+    case("memory", BUSYBOX, &["/usr/bin/memory"], 0, "memory ok"),
+    case("preemption", BUSYBOX, &["/usr/bin/preempt", "3"], 0, "preempt ok"),
+    case("vector-registers", BUSYBOX, &["/usr/bin/simd", "3"], 0, "simd ok"),
+    case(
+        "files",
+        BUSYBOX,
+        &[
+            "/bin/sh",
+            "-c",
+            "set -e; mkdir -p /data/a; echo one > /data/a/f; echo two >> /data/a/f; \
+             ln -s a/f /data/l; mv /data/a/f /data/a/g; ln -sf a/g /data/l; cat /data/l; \
+             rm -r /data; ls /data 2>/dev/null || echo gone",
+        ],
+        0,
+        "one\ntwo\ngone",
+    ),
+    case(
+        "writable-image",
+        BUSYBOX,
+        &[
+            "/bin/sh",
+            "-c",
+            "set -e; echo new >> /etc/group; tail -n 1 /etc/group; rm /etc/passwd; \
+             [ ! -e /etc/passwd ] && ls /etc/group",
+        ],
+        0,
+        "new\n/etc/group",
+    ),
+    case(
+        "clock",
+        BUSYBOX,
+        &[
+            "/bin/sh",
+            "-c",
+            "a=$(date +%s); sleep 2; b=$(date +%s); [ $((b - a)) -ge 2 ] && [ $a -gt 1700000000 ] \
+             && echo ok",
+        ],
+        0,
+        "ok",
+    ),
+    case(
+        "proc",
+        BUSYBOX,
+        &[
+            "/bin/sh",
+            "-c",
+            "grep -c MemTotal /proc/meminfo; ls -d /proc/self/fd /proc/1; \
+             cat /proc/self/cmdline | tr '\\0' ' '",
+        ],
+        0,
+        "1\n/proc/1\n/proc/self/fd\ncat /proc/self/cmdline",
+    ),
+    case("system", BUSYBOX, &["/bin/uname", "-s", "-m"], 0, "Linux x86_64"),
+    case(
+        "bash",
+        DEBIAN,
+        &["/bin/bash", "-c", "for i in {1..5}; do printf '%d ' $((i * i)); done; echo ${BASH##*/}"],
+        0,
+        "1 4 9 16 25 bash",
+    ),
+    case(
+        "coreutils",
+        DEBIAN,
+        &[
+            "/bin/bash",
+            "-c",
+            "set -eo pipefail; seq 1000 | shuf --random-source=<(yes) | sort -n | md5sum; \
+             mkdir /d; touch /d/{a,b,c}; ls -l /d | tail -n +2 | wc -l; du -s /d > /dev/null; \
+             stat -c %F /d; head -c 100000 /dev/zero | sha256sum | cut -c 1-16; mktemp -d > /dev/null",
+        ],
+        0,
+        "53d025127ae99ab79e8502aae2d9bea6  -\n3\ndirectory\n9192c25b734fcbad",
+    ),
+    case(
+        "background-jobs",
+        DEBIAN,
+        &[
+            "/bin/bash",
+            "-c",
+            "for i in 1 2 3; do (sleep 0.$i; exit $i) & pids+=($!); done; \
+             for p in ${pids[@]}; do wait $p; printf '%d ' $?; done",
+        ],
+        0,
+        "1 2 3",
+    ),
+];
