@@ -16,6 +16,7 @@ mod args;
 mod bundle;
 mod containerd;
 mod debugfs;
+mod elf;
 mod facts;
 mod failure;
 mod image;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{runner::Runner, tools};
+use crate::{elf, runner::Runner, tools};
 
 /// Static programs, the same bytes for every system.
 #[derive(Debug)]
@@ -61,55 +61,5 @@ impl Programs {
 }
 
 fn is_static(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|bytes| !has_interpreter(&bytes))
-}
-
-/// Tells whether an ELF file has a PT_INTERP header; what is no 64-bit ELF file counts as if it had.
-fn has_interpreter(elf: &[u8]) -> bool {
-    const PT_INTERP: u32 = 3;
-    let number = |offset: usize, length: usize| -> Option<usize> {
-        let bytes = elf.get(offset..offset.checked_add(length)?)?;
-        let value = bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
-        usize::try_from(value).ok()
-    };
-    let headers = || {
-        let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
-        (0..count)
-            .map(|index| number(table.checked_add(index * size)?, 4))
-            .collect::<Option<Vec<_>>>()
-    };
-    let is_elf64 = elf.starts_with(b"\x7fELF\x02\x01");
-    match headers() {
-        Some(kinds) if is_elf64 => kinds.contains(&(PT_INTERP as usize)),
-        _ => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn elf(kinds: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; 64 + 56 * kinds.len()];
-        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        (bytes[32], bytes[54], bytes[56]) = (64, 56, kinds.len() as u8);
-        for (index, kind) in kinds.iter().enumerate() {
-            bytes[64 + 56 * index] = *kind;
-        }
-        bytes
-    }
-
-    #[test]
-    fn interpreter_is_found_in_any_header() {
-        assert!(has_interpreter(&elf(&[6, 3, 1])));
-        assert!(!has_interpreter(&elf(&[1, 1, 2])));
-    }
-
-    #[test]
-    fn what_is_no_elf_file_is_not_static() {
-        assert!(has_interpreter(b"#!/bin/sh\n"));
-        let mut cut = elf(&[1, 1]);
-        cut.truncate(100);
-        assert!(has_interpreter(&cut));
-    }
+    fs::read(path).is_ok_and(|bytes| elf::is_static(&bytes))
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The program as containerd runs it: start, connect, shut down, delete; no VM is needed.
 
-mod support;
+#[path = "support/containerd.rs"]
+mod containerd;
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use containerd::{
+    Containerd, NAMESPACE, PROGRAM, connect, deadline, eventually, is_alive, shim_pid, shut_down,
+    task_client,
+};
 use containerd_shim_protos::{
     api::{
         CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
@@ -22,12 +27,8 @@ use containerd_shim_protos::{
     },
     bootstrap_api::{BootstrapParams, BootstrapResult},
     protobuf::Message,
-    ttrpc::{self, Code, Request},
+    ttrpc::{Code, Request},
     types::introspection::RuntimeInfo,
-};
-use support::{
-    Containerd, NAMESPACE, PROGRAM, connect, deadline, eventually, is_alive, shim_pid, shut_down,
-    task_client,
 };
 
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
@@ -55,7 +56,7 @@ async fn start_connect_shutdown_leaves_nothing() {
     shut_down(&client).await;
     assert_eq!(containerd.sockets(), Vec::<std::path::PathBuf>::new(), "gone before the answer");
     eventually("the server ends", || !is_alive(pid)).await;
-    assert_eq!(containerd.steps(), []);
+    assert_eq!(containerd.topics(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,7 +385,7 @@ async fn create_names_what_is_wrong_with_the_bundle() {
     assert_eq!(create(logger).await.0, Code::UNIMPLEMENTED);
 
     assert!(!bundle.join("trine-task.json").exists(), "nothing is left of it");
-    assert_eq!(containerd.steps(), [], "and nobody was told");
+    assert_eq!(containerd.topics(), Vec::<String>::new(), "and nobody was told");
     let pid = shim_pid(&client).await;
     shut_down(&client).await;
     eventually("the server ends although Create never succeeded", || !is_alive(pid)).await;

@@ -20,6 +20,9 @@ use crate::{
 /// Id of the slope of MemAvailable.
 pub(crate) const ID: &str = "idle-memory";
 
+/// Row of ours through containerd.
+pub(crate) const TRINE_CTR: &str = "ctr run --detach, trine";
+
 const MIB: f64 = (1 << 20) as f64;
 
 /// How containers are counted.

@@ -168,9 +168,11 @@ impl Bar<'_> {
         let width = (self.length * scale).max(1.0);
         svg.rectangle(x, middle - BAR_HEIGHT / 2.0, width, BAR_HEIGHT, self.row.system.name());
         let (from, to) = (x + low.max(0.0) * scale, x + high.max(0.0) * scale);
-        svg.stroke((from, middle), (to, middle), "whisker");
-        for end in [from, to] {
-            svg.stroke((end, middle - 4.0), (end, middle + 4.0), "whisker");
+        if to > from {
+            svg.stroke((from, middle), (to, middle), "whisker");
+            for end in [from, to] {
+                svg.stroke((end, middle - 4.0), (end, middle + 4.0), "whisker");
+            }
         }
         let value = number(self.length, Unit::Milliseconds);
         svg.text(x + width.max(to - x) + 6.0, baseline, Anchor::Start, "value", &value);

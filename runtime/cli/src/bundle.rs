@@ -56,7 +56,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             network_namespace: network.namespace_path(),
             cgroup: limits.cgroup,
             resources: limits.resources,
-            log: context.log.path.clone(),
+            log: context.log.vm_path.clone(),
         },
         image: image.file,
         config,

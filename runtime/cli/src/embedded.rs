@@ -111,7 +111,7 @@ pub(crate) fn plan(
         network_namespace: None,
         cgroup: None,
         resources: None,
-        log: context.log.path.clone(),
+        log: context.log.vm_path.clone(),
     };
     Ok(Plan { outline, image: image.file, config, process })
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -23,7 +23,8 @@ use crate::{
     terminal,
 };
 
-const SIGKILL: u32 = 9;
+/// The signal that nothing survives.
+pub(crate) const SIGKILL: u32 = 9;
 
 /// Who removes a container from disk and memory when another command deletes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub(crate) struct Held {
     container: Arc<Container>,
     first_process: Process,
     remover: Remover,
+    is_kill_wanted: AtomicBool,
     next_exec: AtomicU64,
     is_deleted: Mutex<bool>,
     deletion: Condvar,
@@ -77,6 +79,7 @@ impl Held {
             container,
             first_process,
             remover,
+            is_kill_wanted: AtomicBool::new(false),
             next_exec: AtomicU64::new(1),
             is_deleted: Mutex::new(false),
             deletion: Condvar::new(),
@@ -96,7 +99,7 @@ impl Held {
         self.directory.write_record(record)
     }
 
-    /// The container.
+    /// The container.  Signals go through [`Held::kill`].
     pub(crate) fn container(&self) -> &Container {
         &self.container
     }
@@ -123,15 +126,7 @@ impl Held {
                 return Ok(Reply::Processes(container.processes()?.iter().map(row).collect()));
             }
             Request::Start => container.start("")?,
-            Request::Kill { process, signal, all } => {
-                match container.kill(process, *signal, *all) {
-                    Err(Error::NotFound { .. }) if process.is_empty() => bail!(
-                        "cannot signal container {:?}: it is not running: `trine delete` removes it",
-                        container.id()
-                    ),
-                    other => other?,
-                }
-            }
+            Request::Kill { process, signal, all } => self.kill(process, *signal, *all)?,
             Request::Resize { process, rows, columns } => {
                 container.resize(process, *rows, *columns)?;
             }
@@ -146,6 +141,29 @@ impl Held {
             }
         }
         Ok(Reply::Done)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If there is nobody to send it to.
+    pub(crate) fn kill(&self, process: &str, signal: u32, all: bool) -> Result<()> {
+        if signal == SIGKILL && process.is_empty() {
+            self.is_kill_wanted.store(true, Ordering::Relaxed);
+        }
+        match self.container.kill(process, signal, all) {
+            Err(Error::NotFound { .. }) if process.is_empty() => bail!(
+                "cannot signal container {:?}: it is not running: `trine delete` removes it",
+                self.container.id()
+            ),
+            other => Ok(other?),
+        }
+    }
+
+    /// Why the VM ended, if neither its first process nor anybody here wanted that.
+    pub(crate) fn failure_reason(&self) -> Option<String> {
+        let reason = self.container.end_reason()?;
+        (!self.is_kill_wanted.load(Ordering::Relaxed)).then_some(reason)
     }
 
     fn state(&self) -> Reply {
@@ -246,6 +264,7 @@ impl Held {
         if self.container.state() == ContainerState::Stopped {
             return Ok(());
         }
+        self.is_kill_wanted.store(true, Ordering::Relaxed);
         match self.container.kill("", SIGKILL, false) {
             // It ended by itself meanwhile.
             Ok(()) | Err(Error::NotFound { .. }) => {}

@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -24,8 +24,8 @@ pub(crate) struct Log {
     file: Option<File>,
     format: LogFormat,
     is_debug: bool,
-    /// The file's path, for processes that log there too.
-    pub(crate) path: Option<PathBuf>,
+    /// Where VMM and I/O process log: their lines are not of the log's format.
+    pub(crate) vm_path: Option<PathBuf>,
 }
 
 impl Log {
@@ -47,7 +47,7 @@ impl Log {
             file: file.transpose()?,
             format: global.log_format,
             is_debug: global.debug,
-            path: global.log.as_ref().and_then(|path| std::path::absolute(path).ok()),
+            vm_path: global.log.as_deref().filter(|_| global.debug).and_then(vm_path),
         })
     }
 
@@ -77,6 +77,12 @@ impl Log {
         // A log on a full disk must not change what the command does.
         let _ = file.write_all(line.as_bytes());
     }
+}
+
+fn vm_path(log: &Path) -> Option<PathBuf> {
+    let mut path = std::path::absolute(log).ok()?.into_os_string();
+    path.push(".vm");
+    Some(path.into())
 }
 
 fn format_line(format: LogFormat, level: &str, message: &str, now: SystemTime) -> String {

@@ -71,7 +71,8 @@ mod tests {
         // A directory with files is no empty cgroup: only rmdir is ever used on it.
         fs::create_dir(&there).expect("mkdir");
         fs::write(there.join("file"), "").expect("write");
-        let error = format!("{:#}", remove_cgroups(&[there.clone()]).expect_err("not empty"));
+        let error =
+            format!("{:#}", remove_cgroups(std::slice::from_ref(&there)).expect_err("not empty"));
         assert!(error.contains("there") && there.join("file").exists(), "{error}");
     }
 }

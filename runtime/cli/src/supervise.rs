@@ -68,9 +68,9 @@ pub(crate) fn start(plan: Plan, root: &Path, streams: Streams<'_>, log: &Log) ->
 }
 
 fn spawn(link: OwnedFd, id: &str, log: &Log) -> Result<()> {
-    let stderr = match &log.path {
+    let stderr = match &log.vm_path {
         Some(path) => {
-            let file = File::options().append(true).open(path);
+            let file = File::options().create(true).append(true).open(path);
             Redirect::from(file.with_context(|| format!("cannot open {}", path.display()))?)
         }
         None => Redirect::null(),

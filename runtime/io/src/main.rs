@@ -2,7 +2,7 @@
 //! `trine-io`: serves one sandbox on the link that is its standard input.
 #![forbid(unsafe_code)]
 
-use std::{os::fd::AsFd, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use trine_link::Link;
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     trine_jail::begin()?;
-    let link =
-        std::io::stdin().as_fd().try_clone_to_owned().context("cannot take over the link")?;
+    let link = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+        .context("cannot take over the link")?;
     trine_io::serve(Link::from_descriptor(link), trine_jail::io::confine)?;
     Ok(())
 }

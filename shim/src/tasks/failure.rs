@@ -99,14 +99,20 @@ fn host_code(error: &io::Error) -> Code {
 /// Words the failure to load a program as runc does: tools look for these phrases, to tell 127
 /// from 126.
 fn program_message(program: &str, errno: u32, reason: &str) -> String {
-    match errno {
-        ENOENT if !program.contains('/') => {
-            format!("exec: {program:?}: executable file not found in $PATH: {reason}")
-        }
-        ENOENT => format!("exec: {program:?}: no such file or directory: {reason}"),
-        EACCES => format!("exec: {program:?}: permission denied: {reason}"),
-        _ => format!("exec: {program:?}: {reason}"),
+    let phrase = match errno {
+        ENOENT if !program.contains('/') => "executable file not found in $PATH",
+        ENOENT => "no such file or directory",
+        EACCES => "permission denied",
+        _ => "",
+    };
+    if reason.contains(phrase) {
+        return if reason.starts_with("exec") {
+            reason.to_owned()
+        } else {
+            format!("exec: {program:?}: {reason}")
+        };
     }
+    format!("exec: {program:?}: {phrase}: {reason}")
 }
 
 /// Returns the exit status of a process that could not be started.
@@ -177,6 +183,8 @@ mod tests {
             assert!(failure.message.contains(phrase), "{}", failure.message);
             assert_eq!(failure.code, Code::INVALID_ARGUMENT);
         }
+        let reason = "exec: \"/x\": no such file or directory";
+        assert_eq!(program_message("/x", ENOENT, reason), reason, "what the guest says, once");
     }
 
     #[test]

@@ -192,15 +192,24 @@ impl Machine {
     }
 
     /// Reports an exec that was registered.
-    pub fn exec_added(&mut self, exec_id: &str) {
+    ///
+    /// # Errors
+    /// [`Refusal::State`] if the first process has ended meanwhile; the exec is forgotten then.
+    pub fn exec_added(&mut self, exec_id: &str) -> Result<(), Refusal> {
+        if let Phase::Stopped(_) = self.init.phase {
+            self.exec_refused(exec_id);
+            return Err(self.refuse("exec in", ""));
+        }
         let (id, exec_id) = (self.id.clone(), exec_id.to_owned());
         self.outcomes.push(Outcome::Event(Event::ExecAdded { id, exec_id }));
+        Ok(())
     }
 
     /// Forgets an exec that could not be registered.
     pub fn exec_refused(&mut self, exec_id: &str) {
         self.execs.remove(exec_id);
         self.outcomes.push(Outcome::Gone(exec_id.to_owned()));
+        self.release_held_exit();
     }
 
     /// Begins a start; [`Machine::started`] or [`Machine::start_failed`] follows.
@@ -292,6 +301,7 @@ impl Machine {
         for exec_id in live {
             self.exited(&exec_id, Exit { status: KILLED, at }, false);
         }
+        self.release_held_exit();
     }
 
     /// Checks that a signal can be sent to a process.

@@ -138,6 +138,8 @@ impl Task {
     /// # Errors
     /// As the task API.
     pub async fn start(&self, process: &str) -> Result<u32, Failure> {
+        let operation = self.operation(process)?;
+        let _guard = operation.lock().await;
         self.step(|machine| machine.begin_start(process))?;
         let name = process.to_owned();
         match self.call_guest(move |guest| guest.start(&name)).await {
@@ -164,13 +166,17 @@ impl Task {
         paths: StdioPaths,
         stdio: Stdio,
     ) -> Result<(), Failure> {
-        self.step(|machine| machine.begin_exec(exec_id, paths))?;
+        // Held until the guest has it, so that nobody starts or deletes what is not there yet.
+        let operation = Arc::new(AsyncMutex::new(()));
+        let _guard = operation.try_lock();
+        {
+            let mut inner = self.lock();
+            inner.machine.begin_exec(exec_id, paths)?;
+            inner.operations.insert(exec_id.to_owned(), Arc::clone(&operation));
+        }
         let name = exec_id.to_owned();
         match self.call_guest(move |guest| guest.exec(&name, process, stdio)).await {
-            Ok(()) => {
-                self.step(|machine| machine.exec_added(exec_id));
-                Ok(())
-            }
+            Ok(()) => Ok(self.step(|machine| machine.exec_added(exec_id))?),
             Err(error) => {
                 self.step(|machine| machine.exec_refused(exec_id));
                 Err(error.into())
@@ -216,7 +222,7 @@ impl Task {
     /// # Errors
     /// As the task API.
     pub async fn set_paused(&self, paused: bool) -> Result<(), Failure> {
-        let operation = self.operation("");
+        let operation = self.operation("")?;
         let _guard = operation.lock().await;
         self.step(|machine| machine.check_pause(paused))?;
         self.call_guest(move |guest| if paused { guest.pause() } else { guest.resume() }).await?;
@@ -229,7 +235,7 @@ impl Task {
     /// # Errors
     /// As the task API.
     pub async fn update(&self, resources: &[u8]) -> Result<(), Failure> {
-        let operation = self.operation("");
+        let operation = self.operation("")?;
         let _guard = operation.lock().await;
         self.step(|machine| machine.check_not_stopped("update", ""))?;
         let resources = oci::parse_resources(resources)?;
@@ -267,7 +273,7 @@ impl Task {
     /// # Errors
     /// As the task API.
     pub async fn delete_exec(&self, exec_id: &str) -> Result<Exit, Failure> {
-        let operation = self.operation(exec_id);
+        let operation = self.operation(exec_id)?;
         let _guard = operation.lock().await;
         let exit = self.step(|machine| machine.check_delete(exec_id))?;
         let name = exec_id.to_owned();
@@ -287,7 +293,7 @@ impl Task {
     /// # Errors
     /// As the task API.
     pub async fn delete(&self, release: impl FnOnce() + Send + 'static) -> Result<Exit, Failure> {
-        let operation = self.operation("");
+        let operation = self.operation("")?;
         let _guard = operation.lock().await;
         let exit = self.step(|machine| machine.check_delete(""))?;
         match self.call_guest(|guest| guest.delete("")).await {
@@ -360,8 +366,11 @@ impl Task {
             .unwrap_or_else(|error| Err(Error::host("run a call", std::io::Error::other(error))))
     }
 
-    fn operation(&self, process: &str) -> Arc<AsyncMutex<()>> {
-        Arc::clone(self.lock().operations.entry(process.to_owned()).or_default())
+    /// Returns what excludes other operations on a process.
+    fn operation(&self, process: &str) -> Result<Arc<AsyncMutex<()>>, Failure> {
+        let mut inner = self.lock();
+        inner.machine.view(process)?;
+        Ok(Arc::clone(inner.operations.entry(process.to_owned()).or_default()))
     }
 
     /// Does one step of the machine, and passes on what it brings about while nobody else can.

@@ -61,7 +61,12 @@ impl Inode for Anonymous {
     }
 
     fn open(&self, _flags: OpenFlags) -> Result<Option<Arc<dyn FileOps>>, Errno> {
-        self.ops.clone().map(Some).ok_or(Errno::NXIO)
+        match (&self.ops, &self.pipe) {
+            (Some(ops), _) => Ok(Some(Arc::clone(ops))),
+            // Opened as a FIFO is.
+            (None, Some(_)) => Ok(None),
+            (None, None) => Err(Errno::NXIO),
+        }
     }
 
     fn pipe(&self) -> Option<Arc<Pipe>> {

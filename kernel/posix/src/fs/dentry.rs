@@ -90,11 +90,10 @@ impl Dentry {
     /// Finds a child; says whether the dentry is new.
     pub(crate) fn child(self: &Arc<Self>, name: &[u8]) -> Result<(Arc<Self>, bool), Errno> {
         let stable = self.inode.is_stable();
-        if stable {
-            let known = self.children.lock().get(name).and_then(Weak::upgrade);
-            if let Some(child) = known {
-                return Ok((child, false));
-            }
+        let known = self.children.lock().get(name).and_then(Weak::upgrade);
+        // What is mounted on something hangs on its dentry.
+        if let Some(child) = known.filter(|child| stable || child.is_mount_point()) {
+            return Ok((child, false));
         }
         let inode = self.inode.lookup(name)?;
         Ok((self.adopt(name, inode), stable))

@@ -319,9 +319,10 @@ impl File {
         if !self.ops.is_seekable() {
             return self.ops.read(self, 0, sink);
         }
-        let mut position = self.position.lock();
-        let done = self.ops.read(self, *position, sink)?;
-        *position += done as u64;
+        // The lock is not held meanwhile: /proc/self/fdinfo is a file that tells its own position.
+        let position = *self.position.lock();
+        let done = self.ops.read(self, position, sink)?;
+        *self.position.lock() = position + done as u64;
         Ok(done)
     }
 
@@ -336,12 +337,10 @@ impl File {
         if !self.ops.is_seekable() {
             return self.ops.write(self, 0, source);
         }
-        let mut position = self.position.lock();
-        if self.flags().contains(OpenFlags::APPEND) {
-            *position = self.size();
-        }
-        let done = self.ops.write(self, *position, source)?;
-        *position += done as u64;
+        let append = self.flags().contains(OpenFlags::APPEND);
+        let position = if append { self.size() } else { *self.position.lock() };
+        let done = self.ops.write(self, position, source)?;
+        *self.position.lock() = position + done as u64;
         Ok(done)
     }
 
@@ -431,9 +430,9 @@ impl File {
         if self.location.dentry.is_deleted() {
             return Err(Errno::NOENT);
         }
-        let mut position = self.position.lock();
+        let mut position = *self.position.lock();
         for (at, name) in [(0, &b"."[..]), (1, b"..")] {
-            if *position != at {
+            if position != at {
                 continue;
             }
             let above = || self.location.above().unwrap_or_else(|| self.location.clone());
@@ -442,16 +441,19 @@ impl File {
             if !sink(DirEntry { ino, next: at + 1, kind, name }) {
                 return Ok(());
             }
-            *position = at + 1;
+            position = at + 1;
+            *self.position.lock() = position;
         }
-        let from = *position;
-        self.inode().read_dir(from, &mut |entry| {
+        let from = position;
+        let result = self.inode().read_dir(from, &mut |entry| {
             let taken = sink(entry);
             if taken {
-                *position = entry.next;
+                position = entry.next;
             }
             taken
-        })
+        });
+        *self.position.lock() = position;
+        result
     }
 }
 

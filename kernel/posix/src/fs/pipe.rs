@@ -195,13 +195,16 @@ impl Pipe {
     }
 
     fn write(&self, source: &mut dyn Source) -> Result<usize, Errno> {
+        if source.left() == 0 {
+            return Ok(0);
+        }
         let mut state = self.state.lock();
         if state.readers == 0 {
             return Err(Errno::PIPE);
         }
         let wanted = source.left();
         let room = state.capacity - state.bytes.len();
-        if wanted > 0 && (room == 0 || (wanted <= PIPE_BUF && room < wanted)) {
+        if room == 0 || (wanted <= PIPE_BUF && room < wanted) {
             return Err(Errno::AGAIN);
         }
         let mut buffer = [0; 2048];

@@ -3,7 +3,7 @@
 //!
 //! | direction | requests in flight | a call returns |
 //! | --- | --- | --- |
-//! | reading | one, made when somebody wants data | what the last one brought |
+//! | reading | one, from the first read on, while less than 48 KiB wait | what has come |
 //! | writing | up to 8 of 16 KiB | when the data is in the window; blocks while 8 are in flight |
 //!
 //! An error of a write that was posted is reported by the next one.  A stream is closed when its
@@ -35,6 +35,8 @@ use crate::{
 
 /// Writes in flight per stream.
 const WRITES_MAX: u32 = 8;
+/// Bytes that wait to be read, from which on no more are asked for.
+const AHEAD_BYTES: usize = 3 * BUFFER_BYTES;
 const FIONREAD: u32 = 0x541b;
 
 /// Who is told of completions besides those who wait.
@@ -68,6 +70,8 @@ struct State {
     input: Vec<u8>,
     input_at: usize,
     reading: Option<u32>,
+    /// Data is asked for before it is wanted: somebody reads a stream.
+    ahead: bool,
     cancelled: bool,
     end: bool,
     writes: u32,
@@ -203,9 +207,12 @@ impl Channel {
                     state.end = true;
                 } else if arrived.is_empty() {
                     state.end = true;
+                } else if state.input_at == state.input.len() {
+                    (state.input, state.input_at) = (arrived, 0);
                 } else {
-                    state.input = arrived;
-                    state.input_at = 0;
+                    let at = core::mem::take(&mut state.input_at);
+                    state.input.drain(..at);
+                    state.input.extend_from_slice(&arrived);
                 }
             }
             Operation::Write => {
@@ -217,7 +224,11 @@ impl Channel {
             }
             Operation::Close | Operation::Cancel => {}
         }
+        let ahead = state.ahead && operation == Operation::Read;
         drop(state);
+        if ahead {
+            self.want_input();
+        }
         self.finish();
         self.wait.wake_all();
         let listener = self.listener.lock().as_ref().and_then(Weak::upgrade);
@@ -233,7 +244,7 @@ impl Channel {
             state.reading.is_none()
                 && !state.end
                 && !state.abandoned
-                && state.input_at == state.input.len()
+                && state.input.len() - state.input_at < if state.ahead { AHEAD_BYTES } else { 1 }
         };
         if !idle {
             return;
@@ -264,11 +275,14 @@ impl Channel {
                 if state.input_at == state.input.len() {
                     (state.input, state.input_at) = (Vec::new(), 0);
                 }
+                drop(state);
+                self.want_input();
                 return Ok(done);
             }
             if state.end {
                 return Ok(0);
             }
+            state.ahead = true;
         }
         self.want_input();
         Err(Errno::AGAIN)

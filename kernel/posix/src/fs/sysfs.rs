@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The little of /sys and of a cgroup that programs read to size themselves.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
 use crate::{
     fs::{
@@ -84,7 +84,7 @@ pub(super) fn cgroup(services: &ServicesRef, device: u64) -> (Arc<dyn FileSystem
     let procs = pseudo::file(n.file(0o444), move || {
         let list = processes.registry.processes();
         let lines = list.iter().map(|process| alloc::format!("{}\n", process.pid));
-        Ok(lines.collect::<alloc::string::String>().into_bytes())
+        Ok(lines.collect::<String>().into_bytes())
     });
     let mut root = Vec::from([
         ("cgroup.procs", procs),

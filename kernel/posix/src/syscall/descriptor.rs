@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Descriptors: close, dup, fcntl, locks, pipes, ioctl.
 
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
 
 use super::{
@@ -58,7 +58,7 @@ pub(super) fn sys_close_range(cx: &mut Cx<'_>, first: u32, last: u32, flags: u32
     let files = cx.files();
     let range = |fd: i32| fd as u32 >= first && fd as u32 <= last;
     let list = files.lock().list();
-    let mut gone = alloc::vec::Vec::new();
+    let mut gone = Vec::new();
     for (fd, _, _) in list.iter().filter(|(fd, _, _)| range(*fd)) {
         if flags & CLOEXEC != 0 {
             files.lock().set_cloexec(*fd, true)?;
@@ -127,14 +127,10 @@ pub(super) fn sys_pipe2(cx: &mut Cx<'_>, to: u64, flags: u32) -> SysResult {
     });
     if let Err(errno) = written {
         let files = cx.files();
-        let gone = [
-            files.lock().close(reader as i32),
-            match writer {
-                Ok(writer) => files.lock().close(writer as i32),
-                Err(errno) => Err(errno),
-            },
-        ];
-        drop(gone);
+        // One at a time: each takes the table's lock.
+        let first = files.lock().close(reader as i32);
+        let second = writer.map(|writer| files.lock().close(writer as i32));
+        drop((first, second));
         return Err(errno.into());
     }
     Ok(0)

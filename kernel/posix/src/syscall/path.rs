@@ -188,7 +188,8 @@ pub(super) fn sys_lstat(cx: &mut Cx<'_>, path: u64, to: u64) -> SysResult {
 }
 
 pub(super) fn sys_fstat(cx: &mut Cx<'_>, fd: i32, to: u64) -> SysResult {
-    let attr = cx.files().lock().get(fd)?.attr();
+    let file = cx.files().lock().get(fd)?;
+    let attr = file.attr();
     stat_to(cx, &attr, to)
 }
 

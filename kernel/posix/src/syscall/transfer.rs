@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Moving bytes between files and the caller's memory: retrying, faulting, blocking.
 
+use alloc::vec::Vec;
+
 use crate::{
     Errno,
     cx::{Cx, Restart, Stop, SysResult},
@@ -183,7 +185,7 @@ fn size_limit(cx: &mut Cx<'_>, file: &FileRef, offset: Option<u64>) -> Result<us
 pub(super) fn write(
     cx: &mut Cx<'_>,
     file: &FileRef,
-    mut ranges: alloc::vec::Vec<(u64, usize)>,
+    mut ranges: Vec<(u64, usize)>,
     offset: Option<u64>,
 ) -> SysResult {
     touch(cx, file, Touch::Write)?;
@@ -242,7 +244,7 @@ pub(super) fn write(
 }
 
 /// Takes bytes off the front of a list of ranges.
-pub(super) fn skip(ranges: &mut alloc::vec::Vec<(u64, usize)>, mut bytes: usize) {
+pub(super) fn skip(ranges: &mut Vec<(u64, usize)>, mut bytes: usize) {
     for range in ranges.iter_mut() {
         let part = range.1.min(bytes);
         range.0 = range.0.wrapping_add(part as u64);

@@ -80,13 +80,13 @@ pub(crate) struct Global {
     /// for other users than root]
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
-    /// Append errors (and with --debug more) to this file as well
+    /// Append errors, and with --debug what is being done, to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// Format of the log file
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// Log what is being done; VMM and I/O process log there too
+    /// Log what is being done; VMM and I/O process log to the file of --log with .vm added
     #[arg(long)]
     pub(crate) debug: bool,
     /// Read cgroupsPath as systemd's SLICE:PREFIX:NAME
@@ -114,6 +114,17 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command in a new container and wait for it
+    ///
+    /// Two forms: `trine run [OPTIONS] IMAGE|ROOTFS [CMD...]` runs a command in an image, in an
+    /// image archive or in a root file system directory; `trine run --bundle DIR ID` runs an OCI
+    /// bundle, as runc does. The second is also taken when ./config.json exists and the only
+    /// argument is neither a known image nor a path.
+    ///
+    /// Standard input is always connected. The container is deleted when it ends.
+    ///
+    /// Exit status: that of the command; 128 + n if signal n ended it; 124 after --timeout; 125 if
+    /// trine failed; 126 if the command cannot be executed; 127 if it was not found; 2 for a wrong
+    /// command line.
     Run(Box<RunArgs>),
     /// Create a container from a bundle; `start` then runs it
     Create(CreateArgs),

@@ -7,15 +7,7 @@ use clap::Args;
 
 use super::CreateFlags;
 
-/// Two forms: `trine run [FLAGS] IMAGE|ROOTFS [CMD...]` runs a command in an image or a root file
-/// system directory; `trine run --bundle DIR ID` runs an OCI bundle, as runc does.
-///
-/// The bundle form is also taken when ./config.json exists and the only argument is neither a known
-/// image nor a path. Standard input is always connected. The container is deleted when it ends.
-///
-/// Exit status: that of the command; 128 + n if signal n ended it; 124 after --timeout; 125 if
-/// trine failed; 126 if the command cannot be executed; 127 if it was not found; 2 for a wrong
-/// command line.
+/// `trine run`, in both of its forms.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// Run the OCI bundle in this directory; the argument is then the container's id
@@ -38,8 +30,6 @@ pub(crate) struct RunArgs {
     /// Write the result as JSON to FILE, or as the last line of stderr
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) embedded: EmbeddedFlags,
     /// Image or root file system and the command to run in it, or the id of a bundle's container;
     /// everything after the first belongs to the command
     #[arg(
@@ -49,6 +39,9 @@ pub(crate) struct RunArgs {
         value_names = ["IMAGE|ROOTFS|ID", "CMD"]
     )]
     pub(crate) target: Vec<OsString>,
+    // Last, for its heading holds for all that comes after it.
+    #[command(flatten)]
+    pub(crate) embedded: EmbeddedFlags,
 }
 
 /// Flags that only make sense without a bundle, whose config.json says these things.

@@ -3,7 +3,10 @@
 
 use std::{
     ffi::OsString,
-    os::{fd::AsFd as _, unix::ffi::OsStringExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStringExt as _,
+    },
     sync::Arc,
 };
 
@@ -125,7 +128,7 @@ fn pass_signals_on(
     directory: &Directory,
     process: String,
     signals: Forwarder,
-    master: Option<Arc<std::os::fd::OwnedFd>>,
+    master: Option<Arc<OwnedFd>>,
 ) -> Result<()> {
     // The first connection waits for the end: signals need another.
     let client = Client::connect(directory)?;

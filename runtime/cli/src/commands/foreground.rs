@@ -5,6 +5,8 @@
 //! control socket, pass signals on and watch the time begin when it already runs.
 
 use std::{
+    io::Write as _,
+    os::fd::OwnedFd,
     path::Path,
     sync::{
         Arc,
@@ -25,14 +27,12 @@ use super::{
 use crate::{
     context::Context,
     control, failure,
-    held::{Held, Remover},
+    held::{Held, Remover, SIGKILL},
     plan::Plan,
     signals::{Event, Forwarder},
     store::{Claim, Owner, Record},
     values,
 };
-
-const SIGKILL: u32 = 9;
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +55,14 @@ pub(crate) struct Ended {
     id: String,
     /// Exit status of the command line.
     pub(crate) code: u8,
-    reason: &'static str,
+    reason: String,
     stages: Value,
 }
 
 impl Ended {
     /// Makes the result of a container that still runs.
     pub(crate) fn detached(id: String) -> Self {
-        Self { id, code: 0, reason: "detached", stages: json!({}) }
+        Self { id, code: 0, reason: "detached".to_owned(), stages: json!({}) }
     }
 
     /// Makes the report of `--json`.
@@ -129,11 +129,18 @@ pub(crate) fn run(context: &Context, mut plan: Plan, options: Options<'_>) -> Re
         }
     };
     let is_timed_out = is_timed_out.load(Ordering::Relaxed);
+    let failure = held.failure_reason().filter(|_| !is_timed_out);
+    if let Some(reason) = &failure {
+        let line = format!("trine: the vm of container {:?} ended: {reason}\n", record.id);
+        // If stderr is gone, the exit status has to do.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        context.log.error(line.trim_end());
+    }
     let stages = held.container().stages();
     let ended = Ended {
         id: record.id.clone(),
         code: if is_timed_out { failure::TIMED_OUT } else { status.code as u8 },
-        reason: reason(&status, is_timed_out),
+        reason: failure.unwrap_or_else(|| reason(&status, is_timed_out).to_owned()),
         stages: json!({
             "begun_ns": options.begun_ns,
             "planned_ns": options.planned_ns,
@@ -156,21 +163,21 @@ pub(crate) fn run(context: &Context, mut plan: Plan, options: Options<'_>) -> Re
 fn attend(
     held: &Arc<Held>,
     signals: Forwarder,
-    master: Option<Arc<std::os::fd::OwnedFd>>,
+    master: Option<Arc<OwnedFd>>,
     timeout_seconds: Option<u64>,
     is_timed_out: &Arc<AtomicBool>,
 ) -> Result<()> {
     let target = Arc::clone(held);
     signals.start(move |event| {
-        let container = target.container();
         // Whoever sent a signal to a container that has just ended missed it by no fault of ours.
-        let _ = match event {
-            Event::Signal(signal) => container.kill("", signal, false),
-            Event::Resized => match master.as_deref().and_then(streams::follow_size) {
-                Some((rows, columns)) => container.resize("", rows, columns),
-                None => Ok(()),
-            },
-        };
+        match event {
+            Event::Signal(signal) => drop(target.kill("", signal, false)),
+            Event::Resized => {
+                if let Some((rows, columns)) = master.as_deref().and_then(streams::follow_size) {
+                    let _ = target.container().resize("", rows, columns);
+                }
+            }
+        }
     })?;
     let listener = held.directory().listen()?;
     let server = Arc::clone(held);
@@ -180,7 +187,7 @@ fn attend(
         spawn("timeout", move || {
             thread::sleep(Duration::from_secs(seconds));
             is_timed_out.store(true, Ordering::Relaxed);
-            if target.container().kill("", SIGKILL, false).is_err() {
+            if target.kill("", SIGKILL, false).is_err() {
                 // It ended by itself in the last moment.
                 is_timed_out.store(false, Ordering::Relaxed);
             }

@@ -16,8 +16,6 @@ mod state;
 mod streams;
 mod vms;
 
-use std::io::stdout;
-
 use anyhow::Result;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -53,7 +51,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Spec(arguments) => spec::spec(&arguments)?,
         Command::Features => features::features()?,
         Command::Image(command) => image::image(context, &command)?,
-        Command::Completion(arguments) => complete(arguments.shell),
+        Command::Completion(arguments) => complete(arguments.shell)?,
         Command::Supervise(_) => supervise::run()?,
     }
     Ok(0)
@@ -72,11 +70,13 @@ pub(crate) fn version() -> Result<()> {
     output::print(&format!("trine version {}\nspec: {OCI_VERSION}\n", env!("CARGO_PKG_VERSION")))
 }
 
-fn complete(shell: CompletionShell) {
+fn complete(shell: CompletionShell) -> Result<()> {
     let shell = match shell {
         CompletionShell::Bash => Shell::Bash,
         CompletionShell::Zsh => Shell::Zsh,
         CompletionShell::Fish => Shell::Fish,
     };
-    clap_complete::generate(shell, &mut Cli::command(), "trine", &mut stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "trine", &mut script);
+    output::print(&String::from_utf8_lossy(&script))
 }

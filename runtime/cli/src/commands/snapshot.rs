@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A container as it is now: its record, and what its holder says.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    io::{Write as _, stderr},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -10,6 +14,7 @@ use super::OCI_VERSION;
 use crate::{
     context::Context,
     control::{Client, Status},
+    failure,
     remains::remove_remains,
     store::{Claim, Directory, Record, Root},
 };
@@ -36,8 +41,8 @@ pub(crate) struct OciState {
     bundle: PathBuf,
     rootfs: String,
     created: String,
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    annotations: std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
     owner: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<u32>,
@@ -90,7 +95,9 @@ impl Snapshot {
                 Ok(None) => {}
                 Err(error) => {
                     let path = directory.path().display();
-                    eprintln!("trine: cannot look at {path}: {}", crate::failure::one_line(&error));
+                    let why = failure::one_line(&error);
+                    // If stderr is gone, the rest of the list still counts.
+                    let _ = writeln!(stderr(), "trine: cannot look at {path}: {why}");
                 }
             }
         }
@@ -147,8 +154,6 @@ pub(crate) fn claim(root: &Root, record: &Record) -> Result<Claim> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use tempfile::TempDir;
 
     use super::*;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::termios::tcsetwinsize;
+use rustix::termios::{Winsize, tcsetwinsize};
 use trine_abi::control::Process;
 
 use crate::terminal::{self, Proxy, Pty, RawMode};
@@ -79,7 +79,7 @@ impl Streams {
     }
 
     fn handed_over(process: &Process, socket: &Path) -> Result<Self> {
-        let size = rustix::termios::Winsize {
+        let size = Winsize {
             ws_row: process.rows as u16,
             ws_col: process.columns as u16,
             ws_xpixel: 0,

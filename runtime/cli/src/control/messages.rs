@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The messages.
 
+use std::{os::fd::BorrowedFd, path::PathBuf};
+
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::os::fd::BorrowedFd;
 use trine_abi::control::{Command, Config, Process};
 use trine_link::{Link, Message};
 
@@ -24,7 +25,7 @@ pub(crate) enum Request {
     /// To a supervisor, and first: create this container.
     Hold {
         /// `<root>` of the state.
-        root: std::path::PathBuf,
+        root: PathBuf,
         /// The container.
         outline: Box<Outline>,
         /// The streams are a terminal, whose size is to be watched.

@@ -67,7 +67,7 @@ fn socket() -> Finding {
         Ok(_) => Finding::ok(NAME, SOCKET),
         Err(error) => Finding::warn(
             NAME,
-            format!("{SOCKET} does not answer ({error})"),
+            format!("{SOCKET} does not answer ({})", error.kind()),
             "`systemctl start containerd`, or run as root",
         ),
     }

@@ -11,8 +11,8 @@ use std::{
 use super::Finding;
 use crate::{context::Context, images::Images};
 
-/// What the library looks for.
-const PROGRAMS: [&str; 2] = ["trine-vmm", "trine-io"];
+/// What the library looks for, and what it needs besides.
+const PROGRAMS: [&str; 2] = ["trine-io", "trine-vmm"];
 const KERNEL: &str = "trine-kernel";
 
 /// Checks them.
@@ -22,9 +22,11 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
 
 /// Directories that may have the programs, in the library's order.
 fn candidates() -> Vec<PathBuf> {
+    if let Some(named) = env::var_os("TRINE_LIBEXEC").filter(|value| !value.is_empty()) {
+        return vec![named.into()];
+    }
     let beside = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let mut directories: Vec<_> =
-        env::var_os("TRINE_LIBEXEC").map(PathBuf::from).into_iter().collect();
+    let mut directories = Vec::new();
     if let Some(beside) = beside {
         directories.push(beside.clone());
         directories.push(beside.join("../libexec/trine"));
@@ -33,34 +35,31 @@ fn candidates() -> Vec<PathBuf> {
     directories
 }
 
+/// The library takes the first directory with the first program: there all the rest must be.
 fn libexec(candidates: &[PathBuf]) -> Finding {
     const NAME: &str = "programs";
-    let is_complete = |directory: &&PathBuf| missing_in(directory).is_empty();
-    if let Some(directory) = candidates.iter().find(is_complete) {
-        let names = format!("{}, {KERNEL}", PROGRAMS.join(", "));
-        return Finding::ok(NAME, format!("{names} in {}", directory.display()));
-    }
-    // The directory with the most of them is where the rest belongs.
-    let nearest = candidates.iter().min_by_key(|directory| missing_in(directory).len());
-    let found = match nearest {
-        Some(directory) if missing_in(directory).len() <= PROGRAMS.len() => {
-            format!("{} lacks {}", directory.display(), missing_in(directory).join(", "))
-        }
-        _ => format!("{}, {KERNEL} are nowhere", PROGRAMS.join(", ")),
+    const REMEDY: &str = "`make install`, or set TRINE_LIBEXEC to where they are";
+    let taken = candidates.iter().find(|directory| is_program(&directory.join(PROGRAMS[0])));
+    let Some(taken) = taken else {
+        let shown: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        let found = format!("{} is not in {}", PROGRAMS[0], shown.join(", "));
+        return Finding::fail(NAME, found, REMEDY);
     };
-    Finding::fail(NAME, found, "`make install`, or set TRINE_LIBEXEC to where they are")
-}
-
-fn missing_in(directory: &Path) -> Vec<&'static str> {
-    let is_program = |name: &&str| {
-        let metadata = directory.join(name).metadata();
-        metadata.is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    };
-    let mut missing: Vec<_> = PROGRAMS.into_iter().filter(|name| !is_program(name)).collect();
-    if File::open(directory.join(KERNEL)).is_err() {
+    let mut missing = PROGRAMS.to_vec();
+    missing.retain(|name| !is_program(&taken.join(name)));
+    if File::open(taken.join(KERNEL)).is_err() {
         missing.push(KERNEL);
     }
-    missing
+    let shown = taken.display();
+    if missing.is_empty() {
+        Finding::ok(NAME, format!("{}, {KERNEL} in {shown}", PROGRAMS.join(", ")))
+    } else {
+        Finding::fail(NAME, format!("{shown} lacks {}", missing.join(", ")), REMEDY)
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 fn images(directory: &Path) -> Finding {
@@ -109,29 +108,23 @@ mod tests {
     }
 
     #[test]
-    fn libexec_takes_the_first_complete_directory() {
+    fn libexec_is_the_first_directory_with_the_io_server_and_must_be_complete() {
         let scratch = TempDir::new().expect("scratch directory");
         let (one, two) = (scratch.path().join("one"), scratch.path().join("two"));
         for directory in [&one, &two] {
             fs::create_dir(directory).expect("mkdir");
-            program(&directory.join("trine-vmm"), 0o755);
-            program(&directory.join("trine-io"), 0o755);
         }
         let candidates = [one.clone(), two.clone()];
-        let finding = libexec(&candidates);
-        assert_eq!(finding.grade, Grade::Fail);
-        assert_eq!(finding.found, format!("{} lacks trine-kernel", one.display()));
+        let found = || libexec(&candidates).found;
+        assert!(found().starts_with("trine-io is not in "), "{}", found());
 
+        program(&one.join("trine-io"), 0o644);
+        program(&two.join("trine-io"), 0o755);
+        assert_eq!(found(), format!("{} lacks trine-vmm, trine-kernel", two.display()));
+        program(&two.join("trine-vmm"), 0o755);
         program(&two.join("trine-kernel"), 0o644);
-        assert!(libexec(&candidates).found.ends_with(&two.display().to_string()));
-        program(&two.join("trine-io"), 0o644);
-        assert_eq!(libexec(&candidates).grade, Grade::Fail, "trine-io cannot be executed");
-    }
-
-    #[test]
-    fn libexec_nowhere_says_so() {
-        let scratch = TempDir::new().expect("scratch directory");
-        let finding = libexec(&[scratch.path().to_owned()]);
-        assert!(finding.found.ends_with("are nowhere"), "{}", finding.found);
+        assert_eq!(libexec(&candidates).grade, Grade::Ok);
+        program(&one.join("trine-io"), 0o755);
+        assert_eq!(found(), format!("{} lacks trine-vmm, trine-kernel", one.display()));
     }
 }

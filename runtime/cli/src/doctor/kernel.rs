@@ -5,11 +5,13 @@
 use std::fs;
 
 use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetError, Scope,
 };
 use rustix::{
     fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags},
     io::Errno,
+    mount::FsOpenFlags,
     process::{PidfdFlags, getpid, pidfd_open},
 };
 
@@ -17,7 +19,7 @@ use super::Finding;
 
 /// Checks them.
 pub(super) fn check() -> Vec<Finding> {
-    vec![version(), memfd(), openat2(), pidfd(), seccomp(), landlock()]
+    vec![version(), memfd(), openat2(), pidfd(), mounts(), seccomp(), landlock()]
 }
 
 fn version() -> Finding {
@@ -86,32 +88,48 @@ fn seccomp() -> Finding {
 fn landlock() -> Finding {
     const NAME: &str = "landlock";
     match landlock_abi() {
-        Some(number @ 2..) => Finding::ok(NAME, format!("ABI {number}")),
-        Some(number) => Finding::warn(
-            NAME,
-            format!("ABI {number}"),
-            "use Linux 5.19 or newer, so that renames are confined too",
-        ),
-        None => Finding::fail(
+        0 => Finding::warn(
             NAME,
             "is missing or off",
-            "use Linux 5.13 or newer, and add landlock to the kernel's lsm= parameter",
+            "a second fence around the I/O process: use Linux 5.13 or newer, and add landlock to \
+             the kernel's lsm= parameter",
         ),
+        number => Finding::ok(NAME, format!("ABI {number}")),
     }
 }
 
-/// Finds the newest ABI by asking for a right that it brought.
-fn landlock_abi() -> Option<u32> {
-    let newest_first = [(ABI::V5, 5), (ABI::V3, 3), (ABI::V2, 2), (ABI::V1, 1)];
-    newest_first.into_iter().find_map(|(abi, number)| {
-        // A ruleset does nothing until a process restricts itself with it.
-        Ruleset::default()
-            .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(abi))
-            .and_then(Ruleset::create)
-            .is_ok()
-            .then_some(number)
-    })
+/// Finds the newest ABI by asking for the rights that each brought; 0 if there is none.
+fn landlock_abi() -> u32 {
+    const LEVEL: CompatLevel = CompatLevel::HardRequirement;
+    let base = || Ruleset::default().set_compatibility(LEVEL);
+    let files = |abi| base().handle_access(AccessFs::from_all(abi));
+    // A ruleset does nothing until a process restricts itself with it.
+    let newest_first = [
+        (6, base().scope(Scope::from_all(ABI::V6))),
+        (5, files(ABI::V5)),
+        (4, base().handle_access(AccessNet::from_all(ABI::V4))),
+        (3, files(ABI::V3)),
+        (2, files(ABI::V2)),
+        (1, files(ABI::V1)),
+    ];
+    let works = |(number, ruleset): (u32, Result<Ruleset, RulesetError>)| {
+        ruleset.and_then(Ruleset::create).is_ok().then_some(number)
+    };
+    newest_first.into_iter().find_map(works).unwrap_or(0)
+}
+
+/// The mount calls that give a process a root of its own without a path.
+fn mounts() -> Finding {
+    const NAME: &str = "fsopen";
+    match rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Finding::ok(NAME, "works"),
+        Err(Errno::PERM) => Finding::fail(NAME, "is not permitted", "run as root (CAP_SYS_ADMIN)"),
+        Err(error) => Finding::fail(
+            NAME,
+            format!("does not work ({error})"),
+            "use Linux 5.2 or newer; in a container, let its seccomp profile pass fsopen",
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 #[path = "../../../tests/support/order.rs"]
 mod order;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use proptest::prelude::*;
 
@@ -48,7 +48,7 @@ fn running() -> Machine {
 fn running_with_exec() -> Machine {
     let mut machine = running();
     machine.begin_exec("e", StdioPaths::default()).unwrap();
-    machine.exec_added("e");
+    machine.exec_added("e").unwrap();
     machine.begin_start("e").unwrap();
     machine.started("e");
     machine.take_outcomes();
@@ -92,10 +92,21 @@ fn exit_is_not_held_for_ever() {
 }
 
 #[test]
+fn exit_is_not_held_by_an_exec_that_is_gone() {
+    let mut machine = running();
+    machine.begin_exec("e", StdioPaths::default()).unwrap();
+    machine.begin_start("e").unwrap();
+    machine.exited("", exit(0), false);
+    assert!(machine.holds_exit());
+    machine.exec_refused("e");
+    assert_eq!(topics(&mut machine), ["/tasks/exit"]);
+}
+
+#[test]
 fn exec_that_cannot_start_ends_for_those_who_wait_and_for_nobody_else() {
     let mut machine = running();
     machine.begin_exec("e", StdioPaths::default()).unwrap();
-    machine.exec_added("e");
+    machine.exec_added("e").unwrap();
     machine.begin_start("e").unwrap();
     machine.take_outcomes();
     machine.start_failed("e", exit(127));
@@ -108,7 +119,7 @@ fn exec_that_cannot_start_ends_for_those_who_wait_and_for_nobody_else() {
 fn exec_that_was_never_started_does_not_keep_waiters() {
     let mut machine = running();
     machine.begin_exec("e", StdioPaths::default()).unwrap();
-    machine.exec_added("e");
+    machine.exec_added("e").unwrap();
     machine.take_outcomes();
     machine.exited("", exit(5), false);
     let outcomes = machine.take_outcomes();
@@ -172,7 +183,9 @@ enum Act {
     Started(u8),
     StartFailed(u8),
     Exited(u8, bool),
-    Exec(u8),
+    BeginExec(u8),
+    ExecAdded(u8),
+    ExecRefused(u8),
     Pause(bool),
     GiveUp,
     Delete(u8),
@@ -189,7 +202,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         3 => which.clone().prop_map(Act::Started),
         1 => which.clone().prop_map(Act::StartFailed),
         3 => (which.clone(), any::<bool>()).prop_map(|(number, oom)| Act::Exited(number, oom)),
-        2 => (1u8..4).prop_map(Act::Exec),
+        2 => (1u8..4).prop_map(Act::BeginExec),
+        2 => (1u8..4).prop_map(Act::ExecAdded),
+        1 => (1u8..4).prop_map(Act::ExecRefused),
         1 => any::<bool>().prop_map(Act::Pause),
         1 => Just(Act::GiveUp),
         1 => which.prop_map(Act::Delete),
@@ -198,10 +213,12 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 /// Does what a caller that keeps the rules would do; returns whether the task is deleted.
-fn perform(machine: &mut Machine, act: Act) -> bool {
+fn perform(machine: &mut Machine, being_added: &mut BTreeSet<u8>, act: Act) -> bool {
     let phase = |machine: &Machine, number| machine.view(&process(number)).map(|view| view.phase);
     match act {
-        Act::BeginStart(number) => drop(machine.begin_start(&process(number))),
+        Act::BeginStart(number) if !being_added.contains(&number) => {
+            drop(machine.begin_start(&process(number)));
+        }
         Act::Started(number) if phase(machine, number) == Ok(Phase::Starting) => {
             machine.started(&process(number));
         }
@@ -209,10 +226,16 @@ fn perform(machine: &mut Machine, act: Act) -> bool {
             machine.start_failed(&process(number), exit(127));
         }
         Act::Exited(number, oom) => machine.exited(&process(number), exit(1), oom),
-        Act::Exec(number) => {
+        Act::BeginExec(number) => {
             if machine.begin_exec(&process(number), StdioPaths::default()).is_ok() {
-                machine.exec_added(&process(number));
+                being_added.insert(number);
             }
+        }
+        Act::ExecAdded(number) if being_added.remove(&number) => {
+            drop(machine.exec_added(&process(number)));
+        }
+        Act::ExecRefused(number) if being_added.remove(&number) => {
+            machine.exec_refused(&process(number));
         }
         Act::Pause(pause) => {
             if machine.check_pause(pause).is_ok() {
@@ -220,13 +243,18 @@ fn perform(machine: &mut Machine, act: Act) -> bool {
             }
         }
         Act::GiveUp => machine.give_up_execs(SystemTime::UNIX_EPOCH),
-        Act::Delete(number) => {
+        Act::Delete(number) if !being_added.contains(&number) => {
             if machine.check_delete(&process(number)).is_ok() {
                 machine.deleted(&process(number), exit(0));
                 return number == 0;
             }
         }
-        Act::Started(_) | Act::StartFailed(_) => {}
+        Act::BeginStart(_)
+        | Act::Started(_)
+        | Act::StartFailed(_)
+        | Act::ExecAdded(_)
+        | Act::ExecRefused(_)
+        | Act::Delete(_) => {}
     }
     false
 }
@@ -237,8 +265,9 @@ proptest! {
     #[test]
     fn any_history_keeps_the_order(acts in acts()) {
         let mut machine = machine();
+        let mut being_added = BTreeSet::new();
         for act in acts {
-            if perform(&mut machine, act) {
+            if perform(&mut machine, &mut being_added, act) {
                 break;
             }
         }
@@ -256,9 +285,10 @@ proptest! {
     #[test]
     fn any_process_that_ended_has_told_those_who_wait_once(acts in acts()) {
         let mut machine = machine();
+        let mut being_added = BTreeSet::new();
         let mut ended = BTreeMap::<String, u32>::new();
         for act in acts {
-            let is_deleted = perform(&mut machine, act);
+            let is_deleted = perform(&mut machine, &mut being_added, act);
             for outcome in machine.take_outcomes() {
                 match outcome {
                     Outcome::Ended(process, _) => *ended.entry(process).or_default() += 1,

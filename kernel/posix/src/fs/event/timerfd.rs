@@ -2,7 +2,10 @@
 //! timerfd_create(2).
 
 use alloc::sync::{Arc, Weak};
-use core::any::Any;
+use core::{
+    any::Any,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     Errno,
@@ -29,7 +32,6 @@ pub(crate) struct TimerSetting {
 struct State {
     setting: TimerSetting,
     expirations: u64,
-    generation: u64,
 }
 
 /// A timer to wait for.
@@ -37,6 +39,8 @@ struct State {
 pub(crate) struct TimerFd {
     services: ServicesRef,
     state: Lock<State>,
+    /// Grows with each setting; not in `state`, because timers are asked for it while that is held.
+    generation: AtomicU64,
     wait: WaitQueue,
     this: Weak<TimerFd>,
     /// It counts CLOCK_REALTIME.
@@ -49,6 +53,7 @@ impl TimerFd {
         Arc::new_cyclic(|this| Self {
             services: Arc::clone(services),
             state: Lock::new(State::default()),
+            generation: AtomicU64::new(0),
             wait: WaitQueue::new(),
             this: this.clone(),
             realtime,
@@ -66,7 +71,8 @@ impl TimerFd {
 
     fn arm(&self, state: &State) {
         if let (Some(next), Some(this)) = (state.setting.next_ns, self.this.upgrade()) {
-            let ticket = Ticket { waiter: this, generation: state.generation };
+            let generation = self.generation.load(Ordering::Relaxed);
+            let ticket = Ticket { waiter: this, generation };
             self.services.timers.wake_at(next, ticket);
         }
     }
@@ -81,7 +87,7 @@ impl TimerFd {
     /// Sets it.
     pub(crate) fn set(&self, setting: TimerSetting) {
         let mut state = self.state.lock();
-        state.generation += 1;
+        self.generation.fetch_add(1, Ordering::Relaxed);
         state.expirations = 0;
         state.setting = setting;
         self.advance(&mut state);
@@ -94,10 +100,10 @@ impl TimerFd {
 impl Wake for TimerFd {
     fn wake(&self, generation: u64) -> bool {
         {
-            let mut state = self.state.lock();
-            if state.generation != generation {
+            if !self.is_current(generation) {
                 return false;
             }
+            let mut state = self.state.lock();
             self.advance(&mut state);
             self.arm(&state);
         }
@@ -106,7 +112,7 @@ impl Wake for TimerFd {
     }
 
     fn is_current(&self, generation: u64) -> bool {
-        self.state.lock().generation == generation
+        self.generation.load(Ordering::Relaxed) == generation
     }
 }
 

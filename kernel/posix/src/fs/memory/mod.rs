@@ -21,6 +21,7 @@ mod node;
 use alloc::{
     collections::BTreeMap,
     sync::{Arc, Weak},
+    vec::Vec,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -180,6 +181,6 @@ impl FileSystem for MemFs {
 
 /// A directory with a mode, owned by root: the root of a new tmpfs.
 pub(crate) fn root_directory(mode: u32, uid: u32, gid: u32) -> NewInode {
-    let target = alloc::vec::Vec::new();
+    let target = Vec::new();
     NewInode { kind: FileType::Directory, mode, uid, gid, rdev: 0, target }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! /proc/[pid] and /proc/[pid]/task/[tid].
 
-use alloc::{format, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, format, sync::Arc, vec::Vec};
 use core::any::Any;
 
 use super::{Shared, facts};
@@ -211,7 +211,7 @@ impl Subject {
                 let other = self.clone();
                 let jump = move || jump(&other);
                 let attr = self.attr(number, FileType::Symlink, 0o777);
-                pseudo::link(attr, move || text(&subject), Some(alloc::boxed::Box::new(jump)))
+                pseudo::link(attr, move || text(&subject), Some(Box::new(jump)))
             }
             Entry::Fds(which) => Arc::new(FdDirectory { subject, which: *which }),
             Entry::Tasks => Arc::new(TaskDirectory { subject }),
@@ -331,7 +331,7 @@ impl Inode for FdDirectory {
             Ok(subject.shown(file.location()))
         };
         let jump = move || Ok(other.file(fd)?.location().clone());
-        Ok(pseudo::link(attr, text, Some(alloc::boxed::Box::new(jump))))
+        Ok(pseudo::link(attr, text, Some(Box::new(jump))))
     }
 
     fn read_dir(&self, cursor: u64, sink: &mut DirSink<'_>) -> Result<(), Errno> {

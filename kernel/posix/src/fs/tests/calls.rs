@@ -348,6 +348,114 @@ fn permissions_follow_owner_group_and_others() {
     assert!(c.open("/f", O_RDWR) >= 0);
 }
 
+/// A world with /proc.
+fn with_proc() -> Caller {
+    let mut c = with_tree();
+    assert_eq!(c.mkdir("/proc"), 0);
+    let kind = c.text(2, "proc");
+    let target = c.text(3, "/proc");
+    assert_eq!(c.call(165, &[kind, target, kind, 0, 0]), 0);
+    c
+}
+
+#[test]
+fn proc_files_of_a_process_can_all_be_read() {
+    let mut c = with_proc();
+    let me = format!("/proc/{}", c.task.process.pid);
+    let mut dirs = std::vec![String::from("/proc"), String::from("/proc/self")];
+    let mut files = 0;
+    while let Some(dir) = dirs.pop() {
+        let fd = c.open(&dir, O_DIRECTORY);
+        assert!(fd >= 0, "{dir}: {fd}");
+        let mut names = Vec::new();
+        loop {
+            let some = c.entries(fd, 300);
+            if some.is_empty() {
+                break;
+            }
+            names.extend(some);
+        }
+        assert!(names.len() >= 2, "{dir} is empty");
+        assert_eq!(c.call(3, &[fd as u64]), 0);
+        for name in names {
+            let path = format!("{dir}/{name}");
+            let at = c.page + 9 * 8192;
+            let stat = c.text(5, &path);
+            if dir.ends_with("/fd") || dir.ends_with("/fdinfo") {
+                // The directory's own descriptor is gone again.
+                continue;
+            }
+            assert_eq!(c.call(6, &[stat, at]), 0, "stat {path}");
+            let mode = u32::from_le_bytes(c.world.peek(&c.task, at + 24)) >> 12;
+            match mode {
+                4 if !name.starts_with('.') && !dir.ends_with("/task") && path != me => {
+                    dirs.push(path);
+                }
+                8 => {
+                    let fd = c.open(&path, 0);
+                    assert!(fd >= 0, "{path}: {fd}");
+                    assert!(c.read(fd, 8000).is_ok(), "{path}");
+                    assert_eq!(c.call(3, &[fd as u64]), 0);
+                    files += 1;
+                }
+                10 => {
+                    let link = c.text(5, &path);
+                    assert!(c.call(89, &[link, at, 4096]) > 0, "{path}");
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(files > 80, "only {files} files");
+}
+
+#[test]
+fn fdinfo_tells_its_own_position() {
+    let mut c = with_proc();
+    let first = c.open("/f", 0);
+    let fd = c.open(&format!("/proc/self/fdinfo/{first}"), 0);
+    assert!(c.read(fd, 8).is_ok());
+    // Through a duplicate it is its own subject.
+    assert_eq!(c.call(33, &[fd as u64, first as u64]), first);
+    let text = c.read(first, 100).expect("text");
+    assert!(!text.is_empty());
+}
+
+#[test]
+fn magic_links_lead_to_removed_files_and_pipes() {
+    let mut c = with_proc();
+    let fd = c.open("/f", O_RDWR);
+    assert_eq!(c.unlink("/f"), 0);
+    let again = c.open(&format!("/proc/self/fd/{fd}"), 0);
+    assert_eq!(c.read(again, 10), Ok(b"/f".to_vec()));
+    let link = c.text(0, &format!("/proc/self/fd/{fd}"));
+    let to = c.page + 9 * 8192;
+    assert_eq!(c.call(89, &[link, to, 100]), 12);
+    assert_eq!(&c.world.peek::<12>(&c.task, to), b"/f (deleted)");
+    let at = c.page;
+    assert_eq!(c.call(22, &[at]), 0);
+    let both = c.world.peek_u64(&c.task, at);
+    let reader = c.open(&format!("/proc/self/fd/{}", both & 0xffff_ffff), 0);
+    assert_eq!(c.write((both >> 32) as i64, b"x"), 1);
+    assert_eq!(c.read(reader, 10), Ok(b"x".to_vec()));
+    let exe = c.text(0, "/proc/self/exe");
+    assert_eq!(c.call(89, &[exe, to, 100]), 9);
+    assert_eq!(&c.world.peek::<9>(&c.task, to), b"/bin/init");
+}
+
+#[test]
+fn a_bind_mount_on_a_made_up_file_stays() {
+    let mut c = with_proc();
+    let (from, to) = (c.text(2, "/f"), c.text(3, "/proc/uptime"));
+    assert_eq!(c.call(165, &[from, to, 0, 0x1000, 0]), 0);
+    let fd = c.open("/proc/uptime", 0);
+    assert_eq!(c.read(fd, 10), Ok(b"/f".to_vec()));
+    let to = c.text(3, "/proc/uptime");
+    assert_eq!(c.call(166, &[to, 0]), 0);
+    let fd = c.open("/proc/uptime", 0);
+    assert_ne!(c.read(fd, 10), Ok(b"/f".to_vec()));
+}
+
 #[test]
 fn locks_conflict_between_processes_and_end_with_a_close() {
     let mut c = with_tree();

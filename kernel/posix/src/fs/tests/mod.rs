@@ -11,6 +11,7 @@ mod waiting;
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    string::String,
     sync::atomic::{AtomicU32, Ordering},
     vec::Vec,
 };
@@ -51,11 +52,7 @@ pub(super) fn make_image(dir: &Path, options: &[&str]) -> Option<Vec<u8>> {
             None
         }
         Ok(output) => {
-            assert!(
-                output.status.success(),
-                "{}",
-                std::string::String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             Some(std::fs::read(&file).expect("the image"))
         }
     }

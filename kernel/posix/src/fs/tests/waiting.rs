@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pipes, poll, epoll, eventfd, timerfd.
 
+use std::vec::Vec;
+
 use super::calls::Caller;
 use crate::testing::pass_ns;
 
@@ -258,4 +260,30 @@ fn fifo_open_waits_for_the_other_side() {
     assert_eq!(c.write(writer, b"through"), 7);
     let at = c.page;
     assert_eq!(c.raw_as(&child, 0, &[reader, at, 100]), Some(7));
+}
+
+#[test]
+fn many_timers_are_set_again_and_again() {
+    let mut c = Caller::new();
+    let fds: Vec<i64> = (0..40).map(|_| c.call(283, &[1, 0o4000])).collect();
+    let at = c.page + 13 * 8192;
+    let mut setting = [0; 32];
+    setting[16..24].copy_from_slice(&100_u64.to_le_bytes());
+    c.world.poke(&c.task.clone(), at, &setting);
+    for _ in 0..10 {
+        for fd in &fds {
+            assert_eq!(c.call(286, &[*fd as u64, 0, at, 0]), 0);
+        }
+    }
+    pass_ns(101_000_000_000);
+    c.world.kernel.tick();
+    assert_eq!(c.read(fds[39], 8), Ok(1_u64.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn a_pipe_that_cannot_be_reported_is_closed() {
+    let mut c = Caller::new();
+    let first = pipe(&mut c, 0);
+    assert_eq!(c.call(293, &[1 << 46, 0]), -14);
+    assert_eq!(pipe(&mut c, 0), (first.0 + 2, first.1 + 2));
 }

@@ -411,7 +411,8 @@ mod tests {
 
     #[test]
     fn canonical_table_of_input_echo_and_line() {
-        let table: [(&[u8], &[u8], Option<&[u8]>); 10] = [
+        type Row = (&'static [u8], &'static [u8], Option<&'static [u8]>);
+        let table: [Row; 10] = [
             (b"ab\r", b"ab\r\n", Some(b"ab\n")),
             (b"ab\x7fc\n", b"ab\x08 \x08c\r\n", Some(b"ac\n")),
             (b"\x7f\n", b"\r\n", Some(b"\n")),

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A containerd that is not there: it takes events, makes bundles, and runs the real program.
 
-pub(crate) mod order;
-
 use std::{
     fs,
     io::Write,
@@ -15,17 +13,14 @@ use std::{
 use async_trait::async_trait;
 use containerd_shim_protos::{
     api::{ConnectRequest, Empty, ShutdownRequest},
-    events::task as proto,
     protobuf::{Message, well_known_types::any::Any},
     shim::events::ForwardRequest,
     shim_async::{Client, Events, TaskClient, create_events},
     ttrpc::{
-        self,
         r#async::{Server, TtrpcContext, transport::Socket},
         context,
     },
 };
-use order::Step;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 
@@ -33,18 +28,19 @@ use tokio::net::UnixStream;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_containerd-shim-trine-v1");
 /// containerd's namespace in all tests.
 pub(crate) const NAMESPACE: &str = "test";
+const EVENTS_SOCKET: &str = "containerd.sock.ttrpc";
 
 /// A containerd that is not there.
 pub(crate) struct Containerd {
     dir: TempDir,
     events: Arc<Recorder>,
     /// Behind a lock only because it is not `Sync`.
-    server: Mutex<Option<Server>>,
+    _server: Mutex<Server>,
 }
 
 #[derive(Default)]
 struct Recorder {
-    steps: Mutex<Vec<Step>>,
+    topics: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -53,36 +49,9 @@ impl Events for Recorder {
         let envelope = &request.envelope;
         assert_eq!(envelope.namespace, NAMESPACE);
         assert!(envelope.timestamp.seconds > 0);
-        self.steps.lock().unwrap().push(step(&envelope.topic, &envelope.event));
+        self.topics.lock().unwrap().push(envelope.topic.clone());
         Ok(Empty::default())
     }
-}
-
-fn step(topic: &str, event: &Any) -> Step {
-    fn parse<M: Message>(event: &Any) -> M {
-        M::parse_from_bytes(&event.value).unwrap()
-    }
-    let (container, exec) = match event.type_url.as_str() {
-        "containerd.events.TaskCreate" => (parse::<proto::TaskCreate>(event).container_id, None),
-        "containerd.events.TaskStart" => (parse::<proto::TaskStart>(event).container_id, None),
-        "containerd.events.TaskDelete" => (parse::<proto::TaskDelete>(event).container_id, None),
-        "containerd.events.TaskOOM" => (parse::<proto::TaskOOM>(event).container_id, None),
-        "containerd.events.TaskExit" => {
-            let exit = parse::<proto::TaskExit>(event);
-            let exec = (exit.id != exit.container_id).then_some(exit.id);
-            (exit.container_id, exec)
-        }
-        "containerd.events.TaskExecAdded" => {
-            let added = parse::<proto::TaskExecAdded>(event);
-            (added.container_id, Some(added.exec_id))
-        }
-        "containerd.events.TaskExecStarted" => {
-            let started = parse::<proto::TaskExecStarted>(event);
-            (started.container_id, Some(started.exec_id))
-        }
-        other => panic!("unexpected event {other:?}"),
-    };
-    Step { topic: topic.to_owned(), container, exec: exec.unwrap_or_default() }
 }
 
 impl Containerd {
@@ -100,37 +69,16 @@ impl Containerd {
             cache.display()
         );
         fs::write(dir.path().join("config.toml"), config).unwrap();
-        let containerd = Self { dir, events: Arc::default(), server: Mutex::new(None) };
-        containerd.take_events().await;
-        containerd
-    }
-
-    /// Begins to take events.
-    pub(crate) async fn take_events(&self) {
-        let address = format!("unix://{}", self.ttrpc_path().display());
-        let mut server = Server::new()
-            .bind(&address)
-            .unwrap()
-            .register_service(create_events(self.events.clone()));
+        let events = Arc::new(Recorder::default());
+        let address = format!("unix://{}", dir.path().join(EVENTS_SOCKET).display());
+        let mut server =
+            Server::new().bind(&address).unwrap().register_service(create_events(events.clone()));
         server.start().await.unwrap();
-        *self.server.lock().unwrap() = Some(server);
-    }
-
-    /// Takes no events any more, like a containerd that was killed.
-    pub(crate) async fn stop_taking_events(&self) {
-        let server = self.server.lock().unwrap().take();
-        if let Some(mut server) = server {
-            server.shutdown().await.unwrap();
-        }
-        fs::remove_file(self.ttrpc_path()).unwrap();
+        Self { dir, events, _server: Mutex::new(server) }
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
-    }
-
-    fn ttrpc_path(&self) -> PathBuf {
-        self.dir.path().join("containerd.sock.ttrpc")
     }
 
     /// Sockets, locks and whatever else is where sockets are.
@@ -139,8 +87,9 @@ impl Containerd {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    pub(crate) fn steps(&self) -> Vec<Step> {
-        self.events.steps.lock().unwrap().clone()
+    /// Topics of the events that came so far.
+    pub(crate) fn topics(&self) -> Vec<String> {
+        self.events.topics.lock().unwrap().clone()
     }
 
     /// Makes a bundle with annotations in its spec.
@@ -176,7 +125,7 @@ impl Containerd {
             .args((action == "delete").then_some(bundle))
             .arg(action)
             .current_dir(bundle)
-            .env("TTRPC_ADDRESS", self.ttrpc_path())
+            .env("TTRPC_ADDRESS", self.dir.path().join(EVENTS_SOCKET))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
