@@ -69,9 +69,14 @@ fn steps(bed: &Bed) -> Result<()> {
     {
         session.send(&format!("{line}\n"))?;
         session.expect(answer, PATIENCE)?;
+        if line != "exit 3" {
+            session.expect("demo> ", PATIENCE)?;
+        }
     }
     let status = session.wait(PATIENCE)?;
-    show(&session.screen().replace('\r', ""));
+    // Without the sequences that switch a terminal's paste mode.
+    let screen = session.screen().replace("\u{1b}[?2004h", "").replace("\u{1b}[?2004l", "");
+    show(&screen.replace('\r', ""));
     ensure!(status == 3, "exit status {status} instead of 3");
 
     title("Exit status 7 passed through");

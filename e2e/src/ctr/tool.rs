@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -77,6 +78,9 @@ fn oci_runtime(bed: &Bed) -> Result<()> {
     let script = "trap 'exit 6' TERM; while :; do sleep 0.1; done";
     let config = bundle::config(&BUSYBOX.rootfs(), &["/bin/sh", "-c", script]);
     let folder = bundle::write(&bed.folder.join("bundle"), &config.to_string())?;
+    // The image of the directory is made once, and kept.
+    let mut once = trine(&["run"]);
+    command::must(once.arg(BUSYBOX.rootfs()).arg("/bin/true"), PATIENCE)?;
     let scope = bed.scope(false);
     let before = Census::take(&scope)?;
     let state = || -> Result<Value> {
@@ -117,6 +121,8 @@ fn faults(bed: &Bed, suite: &mut Suite) {
             let scope = bed.scope(false);
             let before = Census::take(&scope)?;
             let output = command::run(&mut trine)?;
+            // Folders in which a user keeps what he runs are his, and stay.
+            fs::remove_dir_all("/run/nobody/trine").ok();
             fault_of(&output, status, &word)?;
             before.expect_same(&scope)
         });
@@ -187,7 +193,7 @@ fn all_faults(folder: &Path) -> Result<Vec<Fault>> {
     faults.push(("config-missing", 0, "config.json".to_owned(), run));
 
     archives(folder, &mut faults)?;
-    without_kvm(folder, &mut faults);
+    without_kvm(&mut faults)?;
     Ok(faults)
 }
 
@@ -234,7 +240,7 @@ fn archives(folder: &Path, faults: &mut Vec<Fault>) -> Result<()> {
 }
 
 /// Hosts without KVM: no device, or no permission to use it.
-fn without_kvm(folder: &Path, faults: &mut Vec<Fault>) {
+fn without_kvm(faults: &mut Vec<Fault>) -> Result<()> {
     let script = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && \
                   mknod -m 666 /dev/urandom c 1 9 && mknod -m 666 /dev/zero c 1 5 && exec \"$@\"";
     let mut hidden = Command::new("unshare");
@@ -242,11 +248,16 @@ fn without_kvm(folder: &Path, faults: &mut Vec<Fault>) {
     hidden.args(["run", "busybox", "/bin/true"]);
     faults.push(("no-kvm", 125, "/dev/kvm".to_owned(), hidden));
 
+    // A user who may write its own state, but not use the device.
+    let folder = Path::new("/run/nobody");
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777))?;
     let mut nobody = Command::new("setpriv");
     nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(paths::trine());
     nobody.arg("run").arg(BUSYBOX.rootfs()).arg("/bin/true");
     nobody.env("XDG_RUNTIME_DIR", folder).env("XDG_CACHE_HOME", folder).current_dir("/");
     faults.push(("kvm-permission", 125, "/dev/kvm".to_owned(), nobody));
+    Ok(())
 }
 
 fn trine(arguments: &[&str]) -> Command {

@@ -26,7 +26,7 @@ impl Layer {
 
     /// Compresses the layer.
     pub(crate) fn compressed(self) -> Result<Self> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&self.blob)?;
         let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
         Ok(Self { blob: encoder.finish()?, media_type, diff_id: self.diff_id })
