@@ -67,8 +67,8 @@ pub struct Data {
     pub fault_address: u64,
     /// Vector of the last exception other than a page fault.
     pub vector: u64,
-    /// Address of the vCPU page's `kick` word.
-    pub kick: u64,
+    /// Keeps the layout.
+    pub reserved: u64,
     /// MXCSR that the kernel runs with.
     pub kernel_mxcsr: u64,
     /// Where a system call enters ring 3; RSP is the address of the application's registers.
@@ -81,6 +81,8 @@ pub struct Data {
     pub enter_kick: IretFrame,
     /// How the application is resumed.
     pub leave: IretFrame,
+    /// 1: a kick met kernel code.
+    pub delivered: u64,
 }
 
 /// Offsets in the data page of words to which the VMM adds the address of the nucleus.
@@ -101,3 +103,4 @@ pub mod trap {
 const _: () = assert!(size_of::<Header>() == 32);
 const _: () = assert!(core::mem::offset_of!(Data, enter_syscall) == 0x30);
 const _: () = assert!(core::mem::offset_of!(Data, leave) == 0xd0);
+const _: () = assert!(core::mem::offset_of!(Data, delivered) == 0xf8);

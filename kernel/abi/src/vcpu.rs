@@ -46,9 +46,8 @@ pub const TEXT_BYTES: usize = 2048;
 /// The shared page of one vCPU, at `layout::VCPU_PAGES + 4096 * index`.
 ///
 /// Preemption: the VMM sets `kick` to 1 and injects [`crate::layout::VECTOR_KICK`].  It injects no
-/// second time while `kick` is 1.  The kernel clears `kick` when it has seen it: on the interrupt,
-/// or on its way back to the application if the interrupt met kernel code (which it must not
-/// disturb: the nucleus then does nothing at all).
+/// second time while `kick` is 1.  The kernel clears `kick` when the interrupt has been delivered
+/// and seen: at once if it met the application, before the next return to it if it met the kernel.
 #[derive(Debug)]
 #[repr(C)]
 pub struct VcpuPage {

@@ -41,13 +41,6 @@ impl State {
         self.cpu.load_fpu(&task.fpu.lock());
         self.owner = Some(task.clone());
     }
-
-    /// Lets go of a thread that is over.
-    pub(crate) fn release(&mut self, task: &TaskRef) {
-        if self.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, task)) {
-            self.owner = None;
-        }
-    }
 }
 
 fn save_to(cpu: &mut Cpu, task: &Task) {

@@ -61,5 +61,5 @@ extern "C" fn main() -> ! {
         },
     };
     fpu::init(cpu);
-    Machine { kernel: Kernel::new(services, options), channel, is_ready: false }.run()
+    Machine { kernel: Kernel::new(services, options), channel, is_ready: false, active: None }.run()
 }

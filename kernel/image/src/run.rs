@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The loop: commands and completions in, events out, application code in between.
 
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use trine_abi::{control::Command, vcpu::Call};
@@ -8,7 +9,7 @@ use trine_machine::{
     channel::Channel,
     context::{Bases, Trap},
 };
-use trine_posix::{Kernel, process::TaskRef};
+use trine_posix::{Kernel, mm::MmRef, process::TaskRef};
 
 use crate::fpu;
 
@@ -18,6 +19,9 @@ pub(crate) struct Machine {
     pub(crate) kernel: Kernel,
     pub(crate) channel: Channel,
     pub(crate) is_ready: bool,
+    /// The memory whose page tables the vCPU uses: kept until it uses others, even if every
+    /// process that had it is gone.
+    pub(crate) active: Option<MmRef>,
 }
 
 impl Machine {
@@ -109,17 +113,21 @@ impl Machine {
             task.gs_base.store(bases.gs, Ordering::Relaxed);
             trap
         });
+        self.active = Some(mm);
         self.sleep_window(false);
         trap
     }
 
     fn idle(&mut self) {
+        if self.active.as_ref().is_some_and(|mm| Arc::strong_count(mm) == 1) {
+            fpu::with(|state| state.cpu.leave_space());
+            self.active = None;
+        }
         if !self.sleep_window(true) {
             let deadline = self.kernel.next_deadline().unwrap_or(u64::MAX);
             fpu::with(|state| {
                 state.cpu.set_timers(deadline, false);
                 state.cpu.call(Call::Idle);
-                state.cpu.take_kick();
             });
         }
         self.sleep_window(false);

@@ -105,6 +105,7 @@ pub struct Cpu {
     run_fn: extern "C" fn(*mut Registers) -> u64,
     load_root_fn: extern "C" fn(u64),
     root: u64,
+    kernel_root: u64,
     has_bases: bool,
     xsave_mask: u64,
     fpu_bytes: usize,
@@ -137,8 +138,6 @@ impl Cpu {
         let load_root = (nucleus + u64::from(header.privileged)) as *const ();
         // SAFETY: the VMM mapped the vCPU pages; they are atomics throughout.
         let page = unsafe { &*((DIRECT_MAP + VCPU_PAGES + index * 4096) as *const VcpuPage) };
-        // SAFETY: this vCPU's own data page.
-        unsafe { (*data).kick = (&raw const page.kick) as u64 };
         let fpu_bytes = if info.xsave_mask == 0 { 512 } else { info.xsave_bytes as usize };
         assert!(fpu_bytes <= FPU_BYTES, "vector state of {fpu_bytes} bytes is unknown");
         Self {
@@ -153,6 +152,7 @@ impl Cpu {
                 core::mem::transmute::<*const (), extern "C" fn(u64)>(load_root)
             },
             root: info.page_table,
+            kernel_root: info.page_table,
             has_bases: info.features & FEATURE_FSGSBASE != 0,
             xsave_mask: info.xsave_mask,
             fpu_bytes,
@@ -184,6 +184,10 @@ impl Cpu {
         match reason {
             trap::SYSTEM_CALL => Trap::SystemCall,
             trap::KICK => {
+                let delivered = core::mem::offset_of!(Data, delivered);
+                let word = self.data.cast::<u8>().wrapping_add(delivered).cast::<u64>();
+                // SAFETY: an aligned word of this vCPU's data page.
+                unsafe { word.write_volatile(0) };
                 self.page.kick.store(0, Ordering::Release);
                 Trap::Kick
             }
@@ -197,6 +201,15 @@ impl Cpu {
                 let vector = self.data_word(core::mem::offset_of!(Data, vector));
                 Trap::Exception { vector: vector as u8, code }
             }
+        }
+    }
+
+    /// Leaves the application's page tables for the kernel's own.  A space must not be dropped
+    /// while this vCPU uses it: its tables are recycled at once.
+    pub fn leave_space(&mut self) {
+        if self.root != self.kernel_root {
+            self.root = self.kernel_root;
+            (self.load_root_fn)(self.root);
         }
     }
 
@@ -299,11 +312,6 @@ impl Cpu {
     /// Bytes of a thread's floating-point area.
     pub fn fpu_bytes(&self) -> usize {
         self.fpu_bytes
-    }
-
-    /// Whether a kick waits to be seen; seeing it lets the VMM kick again.
-    pub fn take_kick(&self) -> bool {
-        self.page.kick.swap(0, Ordering::AcqRel) != 0
     }
 
     /// Tells the VMM when the next timer is due (CLOCK_MONOTONIC; `u64::MAX`: never), and whether

@@ -15,10 +15,12 @@
 //! IRETQ works from both.  Baseline x86-64 only: the emulator knows no VEX and no BMI.
 //!
 //! Kicks: the stub looks at the interrupted RIP.  Application: ring 3 takes over.  Kernel or entry
-//! code: nothing; the kernel sees the vCPU page's `kick` word before it next resumes an
-//! application, in the exit page.  Exit code: the word may have been looked at already, so the
-//! stub moves RIP to `exit_abort`, which leaves as if the kick had been seen; the exit code only
-//! reads the saved registers, so nothing is lost.
+//! code: it only notes in the data page that a kick was delivered, which the kernel sees before it
+//! next resumes an application, in the exit page.  Exit code: that may have been looked at already,
+//! so the stub moves RIP to `exit_abort`, which leaves as if the kick had been seen; the exit code
+//! only reads the saved registers, so nothing is lost.  The VMM injects no second kick before the
+//! kernel has seen the first one *delivered*: a second frame on the kick's stack would overwrite a
+//! first one that ring 3 has not read yet.
 #![no_std]
 #![expect(unsafe_code, reason = "ring 0 entry code is assembly")]
 

@@ -19,13 +19,13 @@ trine_nucleus_start:
 .set USER_RSP, DATA + 0x08
 .set FAULT_ADDRESS, DATA + 0x10
 .set VECTOR, DATA + 0x18
-.set KICK, DATA + 0x20
 .set KERNEL_MXCSR, DATA + 0x28
 .set ENTER_SYSCALL, DATA + 0x30
 .set ENTER_PAGE_FAULT, DATA + 0x58
 .set ENTER_EXCEPTION, DATA + 0x80
 .set ENTER_KICK, DATA + 0xa8
 .set LEAVE, DATA + 0xd0
+.set DELIVERED, DATA + 0xf8
 # The frames that the CPU pushes: RIP, CS, RFLAGS, RSP, SS below the stack's top.
 .set EXCEPTION_FRAME, DATA + 0x800 - 40
 .set KICK_FRAME, DATA + 0x900 - 40
@@ -61,6 +61,7 @@ stub_exception:
 stub_kick:
     cmpb $0x7f, 5(%rsp)             # the system half?
     jne 1f
+    movb $1, DELIVERED(%rip)
     cmpb $0x80, 4(%rsp)             # the nucleus pages?
     jne 2f
     testb $0x10, 1(%rsp)            # the exit page?
@@ -204,8 +205,7 @@ trine_nucleus_run:
 
 .balign 4096
 exit:
-    movq KICK(%rip), %rax
-    cmpl $0, (%rax)
+    cmpb $0, DELIVERED(%rip)
     jne exit_abort
     movq 0x78(%rdi), %rax
     movq %rax, LEAVE + 0(%rip)

@@ -28,8 +28,9 @@ use crate::{
 const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_SYSCALL_MASK: u32 = 0xc000_0084;
-/// Flags that SYSCALL clears: AC, NT, IOPL, DF, IF, TF.
-const SYSCALL_MASK: u64 = 0x4_7700;
+/// Flags that SYSCALL clears: AC, NT, IOPL, DF, TF.  Not IF: on a PVM host SYSCALL stays in ring 3,
+/// where nothing could set it again; and a kick may meet the stub, since it has a stack of its own.
+const SYSCALL_MASK: u64 = 0x4_7500;
 const CR4_FSGSBASE: u64 = 1 << 16;
 const CR4_OSXSAVE: u64 = 1 << 18;
 

@@ -153,7 +153,7 @@ pub fn run(mut vcpu: VcpuFd, index: u64, memory: &Memory, shared: &Arc<Shared>) 
     let exit = &raw const vcpu.get_kvm_run().immediate_exit;
     *lock(&shared.immediate_exit) = Some(ImmediateExit(exit.cast()));
     let page = Page { ram: memory.ram.clone(), base: VCPU_PAGES + index * PAGE_SIZE };
-    let (cause, reason) = match (Loop { vcpu: &mut vcpu, page, memory, shared }).run() {
+    let (cause, reason) = match Loop::new(&mut vcpu, page, memory, shared).run() {
         Ok(end) => end,
         Err(error) => {
             let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
@@ -169,9 +169,21 @@ struct Loop<'a> {
     page: Page,
     memory: &'a Memory,
     shared: &'a Arc<Shared>,
+    /// The last exit was a call, which the next entry completes.
+    completing: bool,
+    /// CLOCK_MONOTONIC of the last injection.
+    injected_ns: u64,
 }
 
-impl Loop<'_> {
+/// After so long in a running guest, an injection that it has not seen was lost (seen on PVM hosts),
+/// in nanoseconds.
+const LOST_AFTER_NS: u64 = 20_000_000;
+
+impl<'a> Loop<'a> {
+    fn new(vcpu: &'a mut VcpuFd, page: Page, memory: &'a Memory, shared: &'a Arc<Shared>) -> Self {
+        Self { vcpu, page, memory, shared, completing: false, injected_ns: 0 }
+    }
+
     fn run(&mut self) -> Result<(Cause, String), Error> {
         loop {
             self.stand_while_paused();
@@ -179,7 +191,9 @@ impl Loop<'_> {
                 return Ok((Cause::Stopped, "stopped".into()));
             }
             self.inject_kick()?;
-            let call = match self.vcpu.run() {
+            let exit = self.vcpu.run();
+            self.completing = matches!(exit, Ok(VcpuExit::MmioWrite(..)));
+            let call = match exit {
                 Ok(VcpuExit::MmioWrite(MMIO_CALL, data)) => match data.try_into() {
                     Ok(bytes) => u32::from_le_bytes(bytes),
                     Err(_) => return Ok(bad("a call of the wrong size")),
@@ -245,7 +259,13 @@ impl Loop<'_> {
         if !self.shared.want_kick.load(Ordering::SeqCst) {
             return Ok(());
         }
-        if self.page.kick() {
+        if self.completing {
+            // The guest's call must be completed before the interrupt is put in.
+            self.vcpu.set_kvm_immediate_exit(1);
+            return Ok(());
+        }
+        let now = clock_ns(rustix::time::ClockId::Monotonic);
+        if self.page.kick() && now < self.injected_ns.saturating_add(LOST_AFTER_NS) {
             // The guest has not seen the last one: it will look around soon anyway.
             self.shared.want_kick.store(false, Ordering::SeqCst);
             return Ok(());
@@ -256,6 +276,7 @@ impl Loop<'_> {
         if ready {
             self.shared.want_kick.store(false, Ordering::SeqCst);
             self.page.set_kick();
+            self.injected_ns = now;
             machine::inject(self.vcpu, VECTOR_KICK)?;
         }
         Ok(())

@@ -60,11 +60,11 @@ impl Inode for Anonymous {
         self
     }
 
-    fn open(&self, _flags: OpenFlags) -> Result<Option<Arc<dyn FileOps>>, Errno> {
+    fn open(&self, flags: OpenFlags) -> Result<Option<Arc<dyn FileOps>>, Errno> {
         match (&self.ops, &self.pipe) {
             (Some(ops), _) => Ok(Some(Arc::clone(ops))),
-            // Opened as a FIFO is.
-            (None, Some(_)) => Ok(None),
+            // Unlike a FIFO, a pipe does not wait for its other end: that may be gone for good.
+            (None, Some(pipe)) => Ok(Some(pipe.end(flags))),
             (None, None) => Err(Errno::NXIO),
         }
     }

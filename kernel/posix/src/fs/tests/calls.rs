@@ -438,6 +438,10 @@ fn magic_links_lead_to_removed_files_and_pipes() {
     let reader = c.open(&format!("/proc/self/fd/{}", both & 0xffff_ffff), 0);
     assert_eq!(c.write((both >> 32) as i64, b"x"), 1);
     assert_eq!(c.read(reader, 10), Ok(b"x".to_vec()));
+    // With no writer left there is nothing to wait for.
+    assert_eq!(c.call(3, &[both >> 32]), 0);
+    let reader = c.open(&format!("/proc/self/fd/{}", both & 0xffff_ffff), 0);
+    assert_eq!(c.read(reader, 10), Ok(Vec::new()));
     let exe = c.text(0, "/proc/self/exe");
     assert_eq!(c.call(89, &[exe, to, 100]), 9);
     assert_eq!(&c.world.peek::<9>(&c.task, to), b"/bin/init");
