@@ -15,7 +15,7 @@ use crate::{command, paths};
 
 /// Names of the programs, and of their sources without `.c`.
 pub(crate) const NAMES: &[&str] =
-    &["forks", "hello", "memory", "preempt", "signals", "simd", "terminal"];
+    &["forks", "hello", "memory", "preempt", "signals", "simd", "terminal", "threads"];
 
 /// Names of programs, in `/broken` of the busybox image, that no system can run, with what is wrong
 /// with them.
@@ -69,7 +69,7 @@ pub(crate) fn build() -> Result<PathBuf> {
 
 fn compile(source: &Path, flags: &[&str], program: &Path) -> Result<()> {
     let mut gcc = Command::new("gcc");
-    gcc.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-s"]).args(flags);
+    gcc.args(["-std=gnu11", "-pthread", "-O2", "-Wall", "-Wextra", "-Werror", "-s"]).args(flags);
     command::must(gcc.arg("-o").arg(program).arg(source), Duration::from_secs(120))?;
     Ok(())
 }

@@ -45,6 +45,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("fork-and-exec", BUSYBOX, &["/usr/bin/forks", "60"], 0, "forks ok"),
     case("signals", BUSYBOX, &["/usr/bin/signals"], 0, "signals ok"),
+    case("threads", BUSYBOX, &["/usr/bin/threads"], 0, "threads ok"),
     case("memory", BUSYBOX, &["/usr/bin/memory"], 0, "memory ok"),
     case("preemption", BUSYBOX, &["/usr/bin/preempt", "3"], 0, "preempt ok"),
     case("vector-registers", BUSYBOX, &["/usr/bin/simd", "3"], 0, "simd ok"),

@@ -43,6 +43,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
             (["/usr/bin/forks", "100"].as_slice(), "forks ok"),
             (&["/usr/bin/signals"], "signals ok"),
             (&["/usr/bin/memory"], "memory ok"),
+            (&["/usr/bin/threads"], "threads ok"),
             (&["/usr/bin/preempt", "2"], "preempt ok"),
             (&["/usr/bin/simd", "3"], "simd ok"),
         ] {
