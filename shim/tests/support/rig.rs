@@ -27,12 +27,12 @@ use containerd_shim_protos::{
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
+use trine::oci::Defaults;
 use trine_shim::{
     events::{Event, Queue},
     serve::Closer,
     service::Service,
     tasks::{Registry, Settings},
-    translate::Defaults,
 };
 
 use crate::{
