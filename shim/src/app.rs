@@ -22,8 +22,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The only line that is ever written to standard error.
-            eprintln!("containerd-shim-trine-v1: {}", chain(&*error));
+            // The only line that is ever written to standard error.  containerd puts it into the
+            // middle of its own, so it ends only where a person reads it.
+            let end = if io::stderr().is_terminal() { "\n" } else { "" };
+            eprint!("containerd-shim-trine-v1: {}{end}", chain(&*error));
             ExitCode::FAILURE
         }
     }

@@ -42,6 +42,11 @@ impl ProcessId {
         (Self::of(self.pid).ok()? == self).then_some(descriptor)
     }
 
+    /// Waits until the process has ended; says whether it has.
+    pub fn ended_within(self, timeout: Duration) -> bool {
+        self.open().is_none_or(|descriptor| ended_within(&descriptor, timeout))
+    }
+
     /// Kills the process and waits until it has ended; says whether it has.
     pub fn kill(self, timeout: Duration) -> bool {
         let Some(descriptor) = self.open() else { return true };

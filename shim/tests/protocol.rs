@@ -215,6 +215,19 @@ async fn delete_cleans_up_after_a_killed_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn delete_has_a_living_server_without_tasks_end() {
+    let containerd = Containerd::new().await;
+    let bundle = containerd.bundle("c1", &[]);
+    let address = containerd.start("c1", &bundle);
+    let pid = shim_pid(&task_client(&address).await).await;
+    let began = Instant::now();
+    assert!(containerd.run("delete", "c1", &bundle, b"").status.success());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    eventually("the server is gone", || !is_alive(pid)).await;
+    assert!(containerd.sockets().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn delete_ends_a_server_that_hangs() {
     let containerd = Containerd::new().await;
     let bundle = containerd.bundle("c1", &[]);

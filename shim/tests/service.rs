@@ -24,6 +24,7 @@ use fake::Behaviour;
 use proptest::{prelude::*, test_runner::TestRunner};
 use rig::{Rig, code, ctx};
 use tokio::{task::JoinSet, time};
+use trine_shim::delete;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn life_of_a_container_and_an_exec() {
@@ -290,6 +291,38 @@ async fn pod_lives_as_long_as_its_last_member_in_any_order() {
         assert_eq!(rig.host.live_pods(), 0);
         rig.assert_order().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_has_a_living_server_let_go_of_one_container() {
+    let rig = Rig::new(Behaviour::default()).await;
+    let address = format!("unix://{}", rig.dir.path().join("socket").display());
+    let mut bundles = Vec::new();
+    for (id, annotations) in [("pod", SANDBOX), ("c", MEMBER), ("d", MEMBER)] {
+        rig.create_as(id, annotations).await.unwrap();
+        rig.start(id, "").await.unwrap();
+        let bundle = rig.bundle(id, annotations);
+        fs::write(bundle.join("address"), &address).unwrap();
+        bundles.push(bundle);
+    }
+    let delete = async |id: &'static str, number: usize| {
+        let bundle = bundles[number].clone();
+        let deleted = tokio::task::spawn_blocking(move || delete::clean_up(id, &bundle));
+        deleted.await.unwrap().unwrap().exit_status
+    };
+
+    assert_eq!(delete("c", 1).await, 137);
+    assert_eq!(code(rig.delete("c", "").await), Code::NOT_FOUND);
+    assert_eq!(rig.status("d", "").await, Status::RUNNING);
+    rig.host.guest("d").end("", 5);
+    rig.wait("d", "").await.unwrap();
+
+    assert_eq!(delete("pod", 0).await, 137);
+    assert_eq!(rig.status("d", "").await, Status::STOPPED, "the sandbox went, the server did not");
+    assert_eq!(delete("d", 2).await, 5);
+    time::timeout(Duration::from_secs(1), rig.closer.closed()).await.unwrap();
+    assert_eq!(delete("d", 2).await, 5, "again, with the server gone");
+    rig.assert_order().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

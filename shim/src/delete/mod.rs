@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The action `delete`: cleans up after a container whose server is dead, half dead, or gone wrong.
 //!
-//! It knows what the bundle's records say and nothing else, asks nobody, and may be run any number
-//! of times, also at once.  Everything that is not there any more is as it should be.
+//! A server that still answers is asked to let go of the container.  Else this knows what the
+//! bundle's records say and nothing else, and needs nobody.  It may be run any number of times, also
+//! at once: everything that is not there any more is as it should be.
+
+mod server;
 
 use std::{
     env, fs, io,
@@ -27,11 +30,14 @@ use crate::{
     },
     time::{from_unix_nanos, timestamp},
 };
+use server::Answer;
 
 /// Exit status of a container that was killed because its server is gone: 128 + SIGKILL.
 const KILLED: u32 = 137;
 /// How long a killed process may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a server that ends, and still sends its last events, may take.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a cgroup may take to become empty after its last process has ended.
 const CGROUP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -73,25 +79,24 @@ pub fn run(flags: &Flags) -> Result<Vec<u8>, DeleteError> {
 /// # Errors
 /// [`DeleteError::Left`].
 pub fn clean_up(id: &str, bundle: &Path) -> Result<DeleteResponse, DeleteError> {
-    // A record that cannot be read names nothing that could be cleaned up.
-    let task = TaskRecord::load(bundle).ok().flatten().unwrap_or_default();
     let shim = ShimRecord::load(bundle).ok().flatten();
     let mut left = Vec::new();
 
-    // The server first, or it would report the ends that it sees; it is the owner's to end.
-    for (name, process) in [
-        ("server", shim.as_ref().map(|shim| shim.process)),
-        ("vmm", task.vmm),
-        ("i/o process", task.io),
-    ] {
-        if process.is_some_and(|process| !process.kill(KILL_TIMEOUT)) {
-            left.push(format!("the {name} does not end"));
-        }
-    }
-    for cgroup in &task.cgroups {
-        if let Err(error) = remove_cgroup(cgroup) {
-            left.push(format!("cgroup {} is left ({error})", cgroup.display()));
-        }
+    let socket = socket_of(bundle, shim.as_ref());
+    let is_let_go = match socket.as_deref().filter(|socket| socket::is_served(socket)) {
+        Some(socket) => match server::let_go(&socket::address(socket), id) {
+            Answer::LetGo => true,
+            Answer::Refused => false,
+            Answer::Silent => end_server(shim.as_ref(), Duration::ZERO, &mut left),
+        },
+        // Dead, or about to end.
+        None => end_server(shim.as_ref(), END_TIMEOUT, &mut left),
+    };
+    // Read now, for a server that lived has written the end down.  A record that cannot be read
+    // names nothing that could be cleaned up.
+    let task = TaskRecord::load(bundle).ok().flatten().unwrap_or_default();
+    if !is_let_go {
+        end_processes(&task, &mut left);
     }
     if let Err(error) = mounts::unmount_all(&bundle.join("rootfs")) {
         left.push(format!("rootfs is still mounted ({error})"));
@@ -108,6 +113,20 @@ pub fn clean_up(id: &str, bundle: &Path) -> Result<DeleteResponse, DeleteError> 
         exited_at: MessageField::some(timestamp(exited_at)),
         ..DeleteResponse::default()
     })
+}
+
+/// Ends what a server that is gone should have ended.
+fn end_processes(task: &TaskRecord, left: &mut Vec<String>) {
+    for (name, process) in [("vmm", task.vmm), ("i/o process", task.io)] {
+        if process.is_some_and(|process| !process.kill(KILL_TIMEOUT)) {
+            left.push(format!("the {name} does not end"));
+        }
+    }
+    for cgroup in &task.cgroups {
+        if let Err(error) = remove_cgroup(cgroup) {
+            left.push(format!("cgroup {} is left ({error})", cgroup.display()));
+        }
+    }
 }
 
 fn remove_cgroup(cgroup: &Path) -> io::Result<()> {
@@ -127,16 +146,30 @@ fn remove_cgroup(cgroup: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the pod's socket, if this container is the one the pod is named after.
-fn remove_socket(id: &str, bundle: &Path, shim: Option<&ShimRecord>) {
-    let is_owner = shim.is_some() || start::group(bundle, id).is_ok_and(|group| group == id);
-    let socket = match shim {
+/// Ends the pod's server, if this container is the one that it was started for; returns false.
+fn end_server(shim: Option<&ShimRecord>, patience: Duration, left: &mut Vec<String>) -> bool {
+    if let Some(process) = shim.map(|shim| shim.process)
+        && !process.ended_within(patience)
+        && !process.kill(KILL_TIMEOUT)
+    {
+        left.push("the server does not end".to_owned());
+    }
+    false
+}
+
+fn socket_of(bundle: &Path, shim: Option<&ShimRecord>) -> Option<PathBuf> {
+    match shim {
         Some(shim) => Some(shim.socket.clone()),
         None => fs::read_to_string(bundle.join(ADDRESS_FILE))
             .ok()
             .and_then(|address| socket::from_address(&address)),
-    };
-    let Some(socket) = socket.filter(|_| is_owner) else { return };
+    }
+}
+
+/// Removes the pod's socket, if this container is the one the pod is named after.
+fn remove_socket(id: &str, bundle: &Path, shim: Option<&ShimRecord>) {
+    let is_owner = shim.is_some() || start::group(bundle, id).is_ok_and(|group| group == id);
+    let Some(socket) = socket_of(bundle, shim).filter(|_| is_owner) else { return };
     remove_stale_socket(&socket);
 }
 
