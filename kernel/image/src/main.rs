@@ -30,16 +30,18 @@ static HEAP: Heap = heap::new();
 /// The entry point's first call.
 extern "C" fn main() -> ! {
     let () = trine_nucleus::LINKED;
-    // SAFETY: this is the guest, and these are its first and only calls of their kind.
-    let (info, arena) = unsafe {
-        let info = cpu::boot_info();
-        (info, cpu::arena(info))
-    };
+    // SAFETY: this is the guest.
+    let info = unsafe { cpu::boot_info() };
+    // SAFETY: this is the guest, and this the only call.
+    let arena = unsafe { cpu::arena(info) };
     cpu::clock_start(info);
     heap::init(arena);
-    // SAFETY: the VMM mapped the window; vCPU 0 runs this, once.
-    let (window, cpu, channel) =
-        unsafe { (Window::of_guest(info), Cpu::new(0, info), Channel::new()) };
+    // SAFETY: the VMM mapped the window; nobody else takes it over.
+    let window = unsafe { Window::of_guest(info) };
+    // SAFETY: vCPU 0 runs this, once.
+    let cpu = unsafe { Cpu::new(0, info) };
+    // SAFETY: this is the guest, and this the only call.
+    let channel = unsafe { Channel::new() };
     let (tsc_base, mult, base_ns) = cpu::clock_parameters();
     let services = Services::new(
         arena,
