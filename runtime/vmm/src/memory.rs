@@ -3,7 +3,10 @@
 
 use std::{
     fs::File,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
 };
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -192,15 +195,14 @@ fn map_images(images: &[OwnedFd]) -> Result<Vec<(ImageSlot, Mapping)>, Error> {
     Ok(mapped)
 }
 
-/// Maps the kernel file privately to read it.
+/// Reads a file whole, from its start: other VMs may share the descriptor's position.
 ///
 /// # Errors
 /// If it cannot be read.
 pub fn read_file(descriptor: OwnedFd, what: &str) -> Result<Vec<u8>, Error> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
+    let mut bytes = vec![0; size_of_file(&descriptor, what)? as usize];
     File::from(descriptor)
-        .read_to_end(&mut bytes)
+        .read_exact_at(&mut bytes, 0)
         .map_err(|error| Error::host(format!("read the {what}"), error))?;
     Ok(bytes)
 }
