@@ -123,17 +123,19 @@ pub(crate) fn find<'a>(measures: &'a [Measure], id: &str) -> Option<&'a Measure>
 }
 
 impl Results {
-    /// What failed although it was there, as `MEASUREMENT, ROW: REASON`.
+    /// What failed although it was there, as `ROW: REASON`; once, if it spoilt several measurements.
     pub(crate) fn failures(&self) -> Vec<String> {
-        let of_measure = |measure: &Measure| {
-            let failures = measure.rows.iter().filter_map(|row| match &row.outcome {
-                Outcome::Failed(reason) => {
-                    Some(format!("{}, {}: {reason}", measure.title, row.label))
-                }
-                Outcome::Measured(_) | Outcome::Absent(_) => None,
-            });
-            failures.collect::<Vec<_>>()
+        let rows = self.measures.iter().flat_map(|measure| &measure.rows);
+        let failure = |row: &Row| match &row.outcome {
+            Outcome::Failed(reason) => Some(format!("{}: {reason}", row.label)),
+            Outcome::Measured(_) | Outcome::Absent(_) => None,
         };
-        self.measures.iter().flat_map(of_measure).collect()
+        let mut failures: Vec<String> = vec![];
+        for failure in rows.filter_map(failure) {
+            if !failures.contains(&failure) {
+                failures.push(failure);
+            }
+        }
+        failures
     }
 }

@@ -110,7 +110,7 @@ impl Runner {
         }
     }
 
-    /// Starts a program that keeps running.  It ends with this process, whatever happens to it.
+    /// Starts a program that keeps running, until somebody ends it or this is dropped.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -217,6 +217,16 @@ impl Runner {
         found.into_iter().skip(1).filter(is_alive).collect()
     }
 
+    /// Kills processes that descend from this one.
+    pub(crate) fn kill(&self, descendants: &[u32]) {
+        for id in descendants {
+            if let Some(id) = Pid::from_raw(id.cast_signed()) {
+                // It may have ended meanwhile.
+                let _ = kill_process(id, Signal::KILL);
+            }
+        }
+    }
+
     /// Ends every process that descends from this one.
     fn end_all(&self) {
         let deadline = Instant::now() + DEATH_DEADLINE;
@@ -230,11 +240,7 @@ impl Runner {
                 eprintln!("bench: processes {left:?} do not die");
                 return;
             }
-            for id in left {
-                if let Some(id) = Pid::from_raw(id.cast_signed()) {
-                    let _ = kill_process(id, Signal::KILL);
-                }
-            }
+            self.kill(&left);
             thread::sleep(Duration::from_millis(10));
         }
     }

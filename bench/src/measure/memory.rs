@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an idle container costs: memory, and how often it wakes up.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    cell::Cell, collections::BTreeMap, fs, path::PathBuf, process::Command, rc::Rc, time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -44,6 +46,18 @@ struct Method {
 struct Idlers<'a> {
     start_fn: Box<dyn Fn(u32) -> Command + 'a>,
     stop_fn: Box<dyn Fn(u32) + 'a>,
+    ending: Ending,
+    /// Repetitions so far: no container has the name of an earlier one.
+    generation: Rc<Cell<u32>>,
+}
+
+/// How containers end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Their runtime is asked to end them.
+    Asked,
+    /// Their processes are killed, and their records stay: `runsc delete` takes two seconds for each.
+    Killed,
 }
 
 /// One repetition.
@@ -105,13 +119,19 @@ fn through_command_line<'a>(
         let args = session.rootfs.sleeper.args();
         bundles.insert(number, session.rootfs.bundle(&session.scratch, &name, args)?);
     }
-    let name = |number| format!("idle-{number}");
-    let starter = launcher.clone();
+    let generation = Rc::new(Cell::new(0));
+    let (starter, started) = (launcher.clone(), Rc::clone(&generation));
+    let stopped = Rc::clone(&generation);
+    let name = |generation: &Cell<u32>, number| format!("idle-{}-{number}", generation.get());
     Ok(Idlers {
-        start_fn: Box::new(move |number| starter.run_detached(&bundles[&number], &name(number))),
-        stop_fn: Box::new(move |number| {
-            session.runner.tidy(&mut launcher.delete(&name(number)));
+        start_fn: Box::new(move |number| {
+            starter.run_detached(&bundles[&number], &name(&started, number))
         }),
+        stop_fn: Box::new(move |number| {
+            session.runner.tidy(&mut launcher.delete(&name(&stopped, number)));
+        }),
+        ending: if system == System::Runsc { Ending::Killed } else { Ending::Asked },
+        generation,
     })
 }
 
@@ -120,13 +140,19 @@ fn through_containerd<'a>(
     daemon: &'a Containerd<'_>,
     system: System,
 ) -> Idlers<'a> {
-    let name = move |number| format!("idle-{system}-{number}");
+    let generation = Rc::new(Cell::new(0));
+    let (started, stopped) = (Rc::clone(&generation), Rc::clone(&generation));
+    let name = move |generation: &Cell<u32>, number| {
+        format!("idle-{system}-{}-{number}", generation.get())
+    };
     let flags = ["--detach", "--null-io"];
     Idlers {
         start_fn: Box::new(move |number| {
-            daemon.run(system, &flags, &name(number), session.rootfs.sleeper.args())
+            daemon.run(system, &flags, &name(&started, number), session.rootfs.sleeper.args())
         }),
-        stop_fn: Box::new(move |number| daemon.delete(&name(number))),
+        stop_fn: Box::new(move |number| daemon.delete(&name(&stopped, number))),
+        ending: Ending::Asked,
+        generation,
     }
 }
 
@@ -150,9 +176,11 @@ fn fill(
 ) -> Result<Sample> {
     let mut started = 0;
     let result = climb(session, method, idlers, bystander, debugfs, &mut started);
-    for number in 0..started {
-        (idlers.stop_fn)(number);
+    match idlers.ending {
+        Ending::Asked => (0..started).for_each(|number| (idlers.stop_fn)(number)),
+        Ending::Killed => session.runner.kill(&of_containers(session, bystander)),
     }
+    idlers.generation.set(idlers.generation.get() + 1);
     let left = await_end(session, bystander);
     let sample = result?;
     left?;
@@ -168,9 +196,6 @@ fn climb(
     started: &mut u32,
 ) -> Result<Sample> {
     let runner = &session.runner;
-    let processes = || -> Vec<u32> {
-        runner.descendants().into_iter().filter(|id| Some(*id) != bystander).collect()
-    };
     let mut points = vec![];
     for level in method.levels {
         while *started < level {
@@ -187,7 +212,7 @@ fn climb(
     }
     let count = f64::from(method.levels[2]);
     let seconds = method.watch.as_secs_f64();
-    let ids = processes();
+    let ids = of_containers(session, bystander);
     if ids.len() < method.levels[2] as usize {
         bail!("only {} processes are there for {count} containers: some have ended", ids.len());
     }
@@ -206,27 +231,30 @@ fn climb(
     })
 }
 
+/// The processes of all runtimes and containers.
+fn of_containers(session: &Session, bystander: Option<u32>) -> Vec<u32> {
+    let all = session.runner.descendants();
+    all.into_iter().filter(|id| Some(*id) != bystander).collect()
+}
+
 /// Waits until the processes of the containers have ended, so that they do not count as the next
 /// runtime's.
 fn await_end(session: &Session, bystander: Option<u32>) -> Result<()> {
     for _ in 0..100 {
         session.runner.reap();
-        let left = session.runner.descendants();
-        if left.iter().all(|id| Some(*id) == bystander) {
+        if of_containers(session, bystander).is_empty() {
             return Ok(());
         }
         // Interrupted or not: cleaning up comes first.
         std::thread::sleep(Duration::from_millis(50));
     }
-    let left = session.runner.descendants();
-    let names: Vec<String> = left
-        .into_iter()
-        .filter(|id| Some(*id) != bystander)
-        .map(|id| {
-            let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
-            format!("{} ({id})", name.trim())
-        })
-        .collect();
+    let left = of_containers(session, bystander);
+    let name = |id: &u32| {
+        let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+        format!("{} ({id})", name.trim())
+    };
+    let names: Vec<String> = left.iter().map(name).collect();
+    session.runner.kill(&left);
     bail!("deleted containers left processes behind: {}", names.join(", "))
 }
 
@@ -243,9 +271,9 @@ fn report(method: Method, results: &[(System, String, Outcome<Sample>)]) -> Vec<
         let row = |(system, label, outcome): &(System, String, Outcome<Sample>)| {
             let found = outcome.map(|sample| of(sample).into_iter().collect()).flatten();
             let outcome = match found {
-                Outcome::Measured(samples) if samples.is_empty() => {
-                    Outcome::Absent("KVM's statistics are not in debugfs".to_owned())
-                }
+                Outcome::Measured(samples) if samples.is_empty() => Outcome::Absent(
+                    "KVM's counters in debugfs cannot be read on this host".to_owned(),
+                ),
                 other => other,
             };
             Row::new(*system, label.clone(), outcome)
@@ -327,7 +355,7 @@ impl Method {
         } else {
             Self {
                 levels: [5, 10, 20],
-                settle: Duration::from_secs(1),
+                settle: Duration::from_millis(700),
                 looks: 5,
                 watch: Duration::from_secs(1),
                 runs: 3,
