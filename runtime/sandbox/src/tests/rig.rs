@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::EventfdFlags;
+use rustix::{
+    event::EventfdFlags,
+    process::{Pid, Signal},
+};
 use trine_abi::{
     control::{Command, Event, INIT_KEY, Process},
     window::WINDOW_BYTES,
@@ -98,6 +101,22 @@ pub(super) struct Rig {
     pub(super) io_peer: Link,
     /// Stands for the VMM: holds its end of the link, and reads nothing.
     pub(super) vmm_pid: u32,
+    _cleanup: Cleanup,
+}
+
+/// Ends the processes that stand for others, which would outlive the test.
+struct Cleanup {
+    vm: Arc<Vm>,
+    io_pid: u32,
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        self.vm.process.kill();
+        // A child that nobody reaps, so that the number is still its own.
+        let pid = Pid::from_raw(self.io_pid.cast_signed()).expect("a pid");
+        rustix::process::kill_process(pid, Signal::KILL).expect("killed");
+    }
 }
 
 fn sleeper(link: OwnedFd) -> HostProcess {
@@ -205,7 +224,8 @@ impl Rig {
             (state.phase == crate::state::Phase::Created).then_some(())
         })
         .expect("loaded");
-        Self { container, guest, exits, io, io_peer, vmm_pid }
+        let _cleanup = Cleanup { vm, io_pid: io.pid() };
+        Self { container, guest, exits, io, io_peer, vmm_pid, _cleanup }
     }
 
     /// Registers and starts an exec; returns its key.
