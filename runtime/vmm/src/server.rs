@@ -25,6 +25,8 @@ use crate::{
     vcpu::{self, Page, Shared, drain, lock},
 };
 
+/// vCPUs that the kernel runs on.
+const KERNEL_VCPUS: u32 = 1;
 /// How often a busy vCPU is looked at, in nanoseconds.
 const TICK_NS: u64 = 10_000_000;
 
@@ -85,7 +87,8 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     let mut stages =
         Stages { create_ns: clock_ns(rustix::time::ClockId::Monotonic), ..Stages::default() };
     let memory = Memory::new(request.memory_bytes, &window, &images)?;
-    let machine = Machine::new(request.vcpus, memory, &kernel, doorbell)?;
+    // The kernel of this version runs on one vCPU: a CPU limit above that is the cgroup's quota.
+    let machine = Machine::new(request.vcpus.min(KERNEL_VCPUS), memory, &kernel, doorbell)?;
     stages.loaded_ns = clock_ns(rustix::time::ClockId::Monotonic);
     let event = |what: &str| {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
