@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! session ── runner      starts and times programs, reaps and ends all that is left
-//!         ├─ scratch     a mount namespace, a directory, cgroups under one name
+//!         ├─ scratch     a mount namespace and a directory
+//!         ├─ cgroups     one over all
 //!         ├─ tools       what is compared, or why it is absent
 //!         └─ rootfs      what every container has
 //! measure ── interleave  samples in turns: hello, ctr, stages, memory, micro, size
@@ -14,6 +15,7 @@
 mod accounting;
 mod args;
 mod bundle;
+mod cgroups;
 mod containerd;
 mod debugfs;
 mod elf;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where everything lives that must be gone at the end: a private mount namespace, a directory, and
-//! cgroups under one name.
+//! Where everything lives that must be gone at the end: a private mount namespace, and a directory.
 
 use std::{
-    env, fs, io,
+    env, fs,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -94,10 +93,6 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for hierarchy in cgroup_mounts() {
-            // Not every runtime uses every hierarchy.
-            let _ = remove_cgroups(&hierarchy.join(&self.name));
-        }
         // Containerd and the runtimes mount things inside.
         for point in mount_points().into_iter().rev() {
             if point.starts_with(self.path()) && point != self.path() {
@@ -112,38 +107,15 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes a cgroup and those below it, which must have no processes.
-fn remove_cgroups(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_cgroups(&entry.path())?;
-        }
-    }
-    fs::remove_dir(directory)
-}
-
+/// Mount points, in the order in which they were mounted.
 fn mount_points() -> Vec<PathBuf> {
-    mounts(|_| true)
-}
-
-fn cgroup_mounts() -> Vec<PathBuf> {
-    mounts(|kind| kind == "cgroup" || kind == "cgroup2")
-}
-
-fn mounts(is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let of_line = |line: &str| {
-        let (point, kind) = parse_mount(line)?;
-        is_wanted(kind).then_some(point)
-    };
-    table.lines().filter_map(of_line).collect()
+    table.lines().filter_map(mount_point).collect()
 }
 
-/// Mount point and type of a line of `/proc/self/mountinfo`.  Our own paths need no unescaping.
-fn parse_mount(line: &str) -> Option<(PathBuf, &str)> {
-    let (left, right) = line.split_once(" - ")?;
-    Some((PathBuf::from(left.split(' ').nth(4)?), right.split(' ').next()?))
+/// Mount point of a line of `/proc/self/mountinfo`.  Our own paths need no unescaping.
+fn mount_point(line: &str) -> Option<PathBuf> {
+    line.split(' ').nth(4).map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -151,11 +123,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mount_line_gives_point_and_type() {
+    fn mount_line_gives_its_point() {
         let line = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
 
-        assert_eq!(parse_mount(line), Some((PathBuf::from("/mnt2"), "ext3")));
-        assert_eq!(parse_mount("nonsense"), None);
+        assert_eq!(mount_point(line), Some(PathBuf::from("/mnt2")));
+        assert_eq!(mount_point("nonsense"), None);
     }
 
     #[test]

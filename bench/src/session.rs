@@ -4,8 +4,8 @@
 use anyhow::Result;
 
 use crate::{
-    args::Args, bundle::Rootfs, launch::Launcher, programs::Programs, runner::Runner,
-    scratch::Scratch, system::System, tools::Tools,
+    args::Args, bundle::Rootfs, cgroups::Cgroups, launch::Launcher, programs::Programs,
+    runner::Runner, scratch::Scratch, system::System, tools::Tools,
 };
 
 /// One run.  The fields are dropped in this order: processes end before their directories go.
@@ -21,6 +21,8 @@ pub(crate) struct Session {
     pub(crate) runner: Runner,
     /// Where things lie.
     pub(crate) scratch: Scratch,
+    /// Holds this process in a cgroup, and removes all of them at the end.
+    _cgroups: Cgroups,
 }
 
 impl Session {
@@ -34,7 +36,8 @@ impl Session {
         let tools = Tools::find(&args, &runner)?;
         let scratch = Scratch::make(args.scratch.as_deref())?;
         let rootfs = Rootfs::make(&scratch, &programs)?;
-        Ok(Self { args, tools, rootfs, runner, scratch })
+        let cgroups = Cgroups::enter(scratch.name());
+        Ok(Self { args, tools, rootfs, runner, scratch, _cgroups: cgroups })
     }
 
     /// The runtimes that were asked for.

@@ -19,7 +19,7 @@ const GAP: f64 = 36.0;
 const COLUMNS: usize = 2;
 const PANEL_WIDTH: f64 = (WIDTH - 2.0 * MARGIN - GAP) / COLUMNS as f64;
 /// Room for the labels of rows, left of the bars.
-const LABEL_WIDTH: f64 = 196.0;
+const LABEL_WIDTH: f64 = 216.0;
 /// Room for the number that stands right of the longest whisker.
 const VALUE_WIDTH: f64 = 64.0;
 const ROW_HEIGHT: f64 = 24.0;
@@ -50,7 +50,9 @@ struct Panel<'a> {
 
 /// Draws all measurements.
 pub(crate) fn draw(facts: &Facts, measures: &[Measure]) -> String {
-    let panels: Vec<Panel<'_>> = measures.iter().map(Panel::of).collect();
+    // What nobody could be measured for is in the table, with the reason.
+    let drawn = measures.iter().filter(|it| it.rows.iter().any(|row| row.summary.is_some()));
+    let panels: Vec<Panel<'_>> = drawn.map(Panel::of).collect();
     let heights: Vec<f64> = panels
         .chunks(COLUMNS)
         .map(|line| line.iter().map(Panel::height).fold(0.0, f64::max))
