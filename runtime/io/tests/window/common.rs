@@ -40,7 +40,10 @@ impl Sandbox {
 
     pub(crate) fn over(link: Link) -> Self {
         let sandbox = Self { link };
-        sandbox.send(&Request::Setup { name: "test".into() }, &[]);
+        sandbox.send(
+            &Request::Setup { name: "test".into(), network: false, policy: None, audit: false },
+            &[],
+        );
         assert_eq!(sandbox.notice(), Notice::Ready);
         sandbox
     }
@@ -60,7 +63,10 @@ impl Sandbox {
     pub(crate) fn attach(&self, vm: u32, kernel: &Kernel, streams: &[TestStream<'_>]) {
         let mut files = kernel.files();
         let specs = specs(1, streams, &mut files);
-        self.send(&Request::Attach { vm, streams: specs, volumes: vec![] }, &files);
+        self.send(
+            &Request::Attach { vm, container: "c".into(), streams: specs, volumes: vec![] },
+            &files,
+        );
         assert_eq!(self.notice(), Notice::Attached { vm });
     }
 
