@@ -81,6 +81,8 @@ pub(crate) struct Shared {
     has_log: bool,
     io: Arc<IoProcess>,
     io_cgroup: Option<Cgroup>,
+    /// The policy lets no programs run from volumes.
+    no_exec: bool,
     next_vm: AtomicU32,
     /// By id; `None` while a container is being created.
     vms: Mutex<BTreeMap<String, Option<Arc<Vm>>>>,
@@ -107,7 +109,8 @@ impl Pod {
         let io_cgroup =
             options.cgroup.map(|name| Cgroup::create(&name, &Resources::default())).transpose()?;
         let name = options.name;
-        let policy = policy(options.policy.as_deref(), options.audit, has_log.then_some(&*log))?;
+        let (policy, no_exec) =
+            policy(options.policy.as_deref(), options.audit, has_log.then_some(&*log))?;
         let io = IoProcess::start(&libexec, &name, network, policy, &output, io_cgroup.as_ref())?;
         let shared = Arc::new(Shared {
             name,
@@ -117,6 +120,7 @@ impl Pod {
             has_log,
             io: Arc::new(io),
             io_cgroup,
+            no_exec,
             next_vm: AtomicU32::new(0),
             vms: Mutex::default(),
         });
@@ -271,7 +275,13 @@ impl Shared {
         let mut init = spec.process;
         (init.key, init.stdio) = (INIT_KEY, stdio.handles);
         let state = State::new(spec.id.clone(), &init, stdio.handles);
-        let commands = [Command::Configure(spec.config), Command::Spawn(init)];
+        let mut config = spec.config;
+        if self.no_exec {
+            for mount in config.mounts.iter_mut().filter(|mount| mount.volume.is_some()) {
+                mount.options.push(b"noexec".to_vec());
+            }
+        }
+        let commands = [Command::Configure(config), Command::Spawn(init)];
         sender.set_send_timeout(LOAD_PATIENCE).map_err(link)?;
         let files =
             [kernel.as_fd(), window.as_fd(), doorbell.as_fd(), notify.as_fd(), spec.image.as_fd()];
@@ -355,13 +365,13 @@ fn policy(
     file: Option<&Path>,
     audit: Option<PathBuf>,
     log: Option<&Path>,
-) -> Result<PodPolicy, Error> {
-    let Some(file) = file else { return Ok(PodPolicy::default()) };
+) -> Result<(PodPolicy, bool), Error> {
+    let Some(file) = file else { return Ok((PodPolicy::default(), false)) };
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|source| Error::host(format!("read policy {name}"), source))?;
     let refuse = |reason: String| Error::Invalid { what: format!("policy {name}"), reason };
-    Policy::parse(&name, &text).map_err(|error| refuse(error.to_string()))?;
+    let parsed = Policy::parse(&name, &text).map_err(|error| refuse(error.to_string()))?;
     let audit = audit.or_else(|| {
         log.map(|log| {
             let mut path = log.as_os_str().to_owned();
@@ -374,7 +384,7 @@ fn policy(
         file.map(OwnedFd::from)
             .map_err(|source| Error::host(format!("open audit log {}", path.display()), source))
     };
-    Ok(PodPolicy { text: Some(text), log: audit.map(open).transpose()? })
+    Ok((PodPolicy { text: Some(text), log: audit.map(open).transpose()? }, parsed.no_exec))
 }
 
 fn spawn(name: &str, run_fn: impl FnOnce() + Send + 'static) -> Result<(), Error> {
