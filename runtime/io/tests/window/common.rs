@@ -39,11 +39,19 @@ impl Sandbox {
     }
 
     pub(crate) fn over(link: Link) -> Self {
+        Self::with_policy(link, None, &[])
+    }
+
+    /// With a policy, whose log is the file.
+    pub(crate) fn with_policy(link: Link, policy: Option<&str>, log: &[BorrowedFd<'_>]) -> Self {
         let sandbox = Self { link };
-        sandbox.send(
-            &Request::Setup { name: "test".into(), network: false, policy: None, audit: false },
-            &[],
-        );
+        let setup = Request::Setup {
+            name: "test".into(),
+            network: false,
+            policy: policy.map(str::to_owned),
+            audit: !log.is_empty(),
+        };
+        sandbox.send(&setup, log);
         assert_eq!(sandbox.notice(), Notice::Ready);
         sandbox
     }
