@@ -515,7 +515,8 @@ impl File {
         if self.location.dentry.is_deleted() {
             return Err(Errno::NOENT);
         }
-        let mut position = *self.position.lock();
+        let start = *self.position.lock();
+        let mut position = start;
         for (at, name) in [(0, &b"."[..]), (1, b"..")] {
             if position != at {
                 continue;
@@ -537,7 +538,9 @@ impl File {
             }
             taken
         });
-        *self.position.lock() = position;
+        // A call that will be made again gives everything once more.
+        let is_over = result != Err(Errno::PENDING);
+        *self.position.lock() = if is_over { position } else { start };
         result
     }
 }
