@@ -83,6 +83,17 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         Ok(())
     });
     bed.vm_case(suite, "limits-are-the-vms-size", || limits(bed));
+    suite.case("several-processors", || {
+        let script = "/usr/bin/forks 200 && /usr/bin/preempt 2 && /usr/bin/simd 2 && \
+                      /usr/bin/threads";
+        let arguments = ["/bin/sh", "-c", script];
+        for _ in 0..2 {
+            let id = bed.id("several");
+            let mut ctr = bed.ctr_run(&["--rm", "--cpus", "2"], BUSYBOX, &id, &arguments);
+            command::run(&mut ctr)?.expect("forks ok\npreempt ok\nsimd ok\nthreads ok")?;
+        }
+        Ok(())
+    });
 }
 
 fn two_at_once(bed: &Bed) -> Result<()> {
