@@ -117,6 +117,7 @@ impl Kernel {
         process.timers.lock().clear();
         self.leave_session(process);
         process.report.lock().exit = Some(status);
+        process.end_wait.wake_all();
         for pgid in groups {
             self.wake_if_orphaned(pgid);
         }

@@ -98,6 +98,8 @@ pub struct Process {
     pub child_wait: WaitQueue,
     /// Woken when a thread of it ends.
     pub(crate) thread_wait: WaitQueue,
+    /// Woken when the process is over (pidfds).
+    pub(crate) end_wait: WaitQueue,
     /// Woken when a signal arrives (signalfd).
     pub signal_wait: WaitQueue,
     /// Stopped by job control.
@@ -148,6 +150,7 @@ impl Process {
             pending: Lock::new(Pending::default()),
             child_wait: WaitQueue::new(),
             thread_wait: WaitQueue::new(),
+            end_wait: WaitQueue::new(),
             signal_wait: WaitQueue::new(),
             stopped: AtomicBool::new(false),
             report: Lock::new(Report::default()),

@@ -16,6 +16,7 @@ mod memory;
 mod mount;
 pub mod names;
 mod path;
+mod pidfd;
 mod poll;
 mod prctl;
 mod process;
@@ -194,16 +195,21 @@ table! { process_table:
     231 exit_group => process::sys_exit_group(i32);
     234 tgkill => signal::sys_tgkill(i32, i32, u32);
     247 waitid => wait::sys_waitid(u32, i32, u64, u32, u64);
+    272 unshare => process::sys_unshare(u64);
     273 set_robust_list => futex::sys_set_robust_list(u64, u64);
     274 get_robust_list => futex::sys_get_robust_list(i32, u64, u64);
     297 rt_tgsigqueueinfo => signal::sys_rt_tgsigqueueinfo(i32, i32, u32, u64);
     302 prlimit64 => limits::sys_prlimit64(i32, u32, u64, u64);
+    308 setns => process::sys_setns(i32, u32);
     309 getcpu => sched::sys_getcpu(u64, u64);
     318 getrandom => system::sys_getrandom(u64, u64, u32);
     322 execveat => exec::sys_execveat(i32, u64, u64, u64, u32);
     324 membarrier => sched::sys_membarrier(i32, u32);
     334 rseq => process::sys_rseq();
+    424 pidfd_send_signal => pidfd::sys_pidfd_send_signal(i32, u32, u64, u32);
+    434 pidfd_open => pidfd::sys_pidfd_open(i32, u32);
     435 clone3 => process::sys_clone3(u64, u64);
+    438 pidfd_getfd => pidfd::sys_pidfd_getfd(i32, i32, u32);
 }
 
 // Files, paths, descriptors, waiting for them.

@@ -8,6 +8,7 @@ mod fork;
 mod futex;
 mod hostile;
 mod memory;
+mod pidfd;
 mod signals;
 
 use std::{
