@@ -114,6 +114,7 @@ impl Kernel {
     fn end_process(&mut self, process: &Arc<Process>, status: u32) {
         let groups = self.groups_that_depend_on(process);
         self.give_children_away(process);
+        self.undo_semaphores(process.pid);
         process.timers.lock().clear();
         self.leave_session(process);
         process.report.lock().exit = Some(status);

@@ -11,6 +11,7 @@ mod event;
 mod exec;
 mod file;
 pub mod futex;
+pub(crate) mod ipc;
 mod limits;
 mod memory;
 mod mount;
@@ -30,6 +31,7 @@ mod transfer;
 mod wait;
 mod xattr;
 
+use self::ipc::{msg, sem, shm};
 use crate::{
     Errno,
     cx::{Cx, SysResult},
@@ -106,6 +108,9 @@ table! { process_table:
     26 msync => memory::sys_msync(u64, u64, u32);
     27 mincore => memory::sys_mincore(u64, u64, u64);
     28 madvise => memory::sys_madvise(u64, u64, u32);
+    29 shmget => shm::sys_shmget(i32, u64, u32);
+    30 shmat => shm::sys_shmat(i32, u64, u32);
+    31 shmctl => shm::sys_shmctl(i32, u32, u64);
     34 pause => signal::sys_pause();
     35 nanosleep => time::sys_nanosleep(u64, u64);
     36 getitimer => timer::sys_getitimer(u32, u64);
@@ -120,6 +125,14 @@ table! { process_table:
     61 wait4 => wait::sys_wait4(i32, u64, u32, u64);
     62 kill => signal::sys_kill(i32, u32);
     63 uname => system::sys_uname(u64);
+    64 semget => sem::sys_semget(i32, i32, u32);
+    65 semop => sem::sys_semop(i32, u64, u64);
+    66 semctl => sem::sys_semctl(i32, i32, u32, u64);
+    67 shmdt => shm::sys_shmdt(u64);
+    68 msgget => msg::sys_msgget(i32, u32);
+    69 msgsnd => msg::sys_msgsnd(i32, u64, u64, u32);
+    70 msgrcv => msg::sys_msgrcv(i32, u64, u64, i64, u32);
+    71 msgctl => msg::sys_msgctl(i32, u32, u64);
     96 gettimeofday => time::sys_gettimeofday(u64, u64);
     97 getrlimit => limits::sys_getrlimit(u32, u64);
     98 getrusage => limits::sys_getrusage(i32, u64);
@@ -183,6 +196,7 @@ table! { process_table:
     204 sched_getaffinity => sched::sys_sched_getaffinity(i32, u32, u64);
     218 set_tid_address => process::sys_set_tid_address(u64);
     219 restart_syscall => signal::sys_restart_syscall();
+    220 semtimedop => sem::sys_semtimedop(i32, u64, u64, u64);
     222 timer_create => timer::sys_timer_create(u32, u64, u64);
     223 timer_settime => timer::sys_timer_settime(u32, u32, u64, u64);
     224 timer_gettime => timer::sys_timer_gettime(u32, u64);
