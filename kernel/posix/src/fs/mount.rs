@@ -16,6 +16,7 @@ use crate::{
         inode::{FileSystem, InodeRef},
         locks::LockTable,
         memory::{MemFs, Node, root_directory},
+        mqueue::Queues,
         pipe::Pipe,
         stream::Streams,
         tty::pty::PtyTable,
@@ -110,6 +111,8 @@ pub struct Vfs {
     cpus: AtomicU32,
     /// Where memfd_create(2) makes its files.
     memory: Lock<Option<InodeRef>>,
+    /// POSIX message queues.
+    pub(crate) queues: Arc<Queues>,
     /// Terminals of /dev/pts.
     pub(crate) ptys: Arc<PtyTable>,
 }
@@ -147,6 +150,7 @@ impl Vfs {
             nameless,
             cpus: AtomicU32::new(1),
             memory: Lock::new(None),
+            queues: Arc::new(Queues::default()),
             ptys: Arc::new(PtyTable::default()),
             services,
         })

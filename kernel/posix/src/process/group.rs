@@ -34,6 +34,10 @@ pub const RLIMIT_CORE: usize = 4;
 pub const RLIMIT_NPROC: usize = 6;
 /// RLIMIT_NOFILE.
 pub const RLIMIT_NOFILE: usize = 7;
+/// RLIMIT_MSGQUEUE.
+pub const RLIMIT_MSGQUEUE: usize = 12;
+/// RLIMIT_MEMLOCK.
+pub const RLIMIT_MEMLOCK: usize = 8;
 /// RLIMIT_AS.
 pub const RLIMIT_AS: usize = 9;
 

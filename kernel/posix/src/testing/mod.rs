@@ -9,7 +9,9 @@ mod futex;
 mod hostile;
 mod ipc;
 mod memory;
+mod mqueue;
 mod pidfd;
+mod remote;
 mod signals;
 
 use std::{
