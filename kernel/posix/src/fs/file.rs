@@ -15,6 +15,7 @@ use crate::{
     fs::{
         dentry::Location,
         inode::{Inode, InodeRef},
+        notify::{self, NotifyTable},
         tty::Tty,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags, Ready},
     },
@@ -185,6 +186,7 @@ pub struct File {
     /// Holds locks that end with it (flock, OFD).
     pub(crate) has_locks: AtomicBool,
     locks: Arc<crate::fs::locks::LockTable>,
+    notify: Arc<NotifyTable>,
 }
 
 impl fmt::Debug for File {
@@ -217,6 +219,7 @@ impl File {
             signal: AtomicI32::new(0),
             has_locks: AtomicBool::new(false),
             locks: Arc::clone(&vfs.locks),
+            notify: Arc::clone(&vfs.notify),
         })
     }
 
@@ -300,6 +303,17 @@ impl File {
         self.ops.tty()
     }
 
+    /// Tells those who watch the file.
+    pub(crate) fn tell(&self, mask: u32) {
+        self.notify.happened(&self.location, mask);
+    }
+
+    fn tell_if(&self, done: usize, mask: u32) {
+        if done > 0 {
+            self.tell(mask);
+        }
+    }
+
     fn check_read(&self) -> Result<(), Errno> {
         if !self.flags().reads() {
             return Err(Errno::BADF);
@@ -317,12 +331,15 @@ impl File {
     pub fn read(&self, sink: &mut dyn Sink) -> Result<usize, Errno> {
         self.check_read()?;
         if !self.ops.is_seekable() {
-            return self.ops.read(self, 0, sink);
+            let done = self.ops.read(self, 0, sink)?;
+            self.tell_if(done, notify::ACCESS);
+            return Ok(done);
         }
         // The lock is not held meanwhile: /proc/self/fdinfo is a file that tells its own position.
         let position = *self.position.lock();
         let done = self.ops.read(self, position, sink)?;
         *self.position.lock() = position + done as u64;
+        self.tell_if(done, notify::ACCESS);
         Ok(done)
     }
 
@@ -335,12 +352,15 @@ impl File {
             return Err(Errno::BADF);
         }
         if !self.ops.is_seekable() {
-            return self.ops.write(self, 0, source);
+            let done = self.ops.write(self, 0, source)?;
+            self.tell_if(done, notify::MODIFY);
+            return Ok(done);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
         let position = if append { self.size() } else { *self.position.lock() };
         let done = self.ops.write(self, position, source)?;
         *self.position.lock() = position + done as u64;
+        self.tell_if(done, notify::MODIFY);
         Ok(done)
     }
 
@@ -353,7 +373,9 @@ impl File {
         if !self.ops.is_seekable() {
             return Err(Errno::SPIPE);
         }
-        self.ops.read(self, offset, sink)
+        let done = self.ops.read(self, offset, sink)?;
+        self.tell_if(done, notify::ACCESS);
+        Ok(done)
     }
 
     /// Writes at an offset.
@@ -368,7 +390,9 @@ impl File {
             return Err(Errno::SPIPE);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
-        self.ops.write(self, if append { self.size() } else { offset }, source)
+        let done = self.ops.write(self, if append { self.size() } else { offset }, source)?;
+        self.tell_if(done, notify::MODIFY);
+        Ok(done)
     }
 
     /// What it is ready for.
@@ -453,12 +477,17 @@ impl File {
             taken
         });
         *self.position.lock() = position;
+        self.tell(notify::ACCESS);
         result
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
+        if !self.flags().contains(OpenFlags::PATH) {
+            let written = self.flags().writes();
+            self.tell(if written { notify::CLOSE_WRITE } else { notify::CLOSE_NOWRITE });
+        }
         if self.has_locks.load(Ordering::Relaxed) {
             let owner = core::ptr::from_ref(self).addr() as u64;
             self.locks.file_closed(&self.attr(), owner);

@@ -17,6 +17,7 @@ use crate::{
         locks::LockTable,
         memory::{MemFs, Node, root_directory},
         mqueue::Queues,
+        notify::NotifyTable,
         pipe::Pipe,
         stream::Streams,
         tty::pty::PtyTable,
@@ -111,6 +112,8 @@ pub struct Vfs {
     cpus: AtomicU32,
     /// Where memfd_create(2) makes its files.
     memory: Lock<Option<InodeRef>>,
+    /// Who is told what happens to files.
+    pub(crate) notify: Arc<NotifyTable>,
     /// POSIX message queues.
     pub(crate) queues: Arc<Queues>,
     /// Terminals of /dev/pts.
@@ -150,6 +153,7 @@ impl Vfs {
             nameless,
             cpus: AtomicU32::new(1),
             memory: Lock::new(None),
+            notify: Arc::new(NotifyTable::default()),
             queues: Arc::new(Queues::default()),
             ptys: Arc::new(PtyTable::default()),
             services,

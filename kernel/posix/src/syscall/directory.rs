@@ -8,7 +8,7 @@ use crate::{
     Errno,
     cx::{Cx, SysResult},
     fs::{
-        Location, permission,
+        Location, notify, permission,
         types::{DirEntry, FileType, NewInode, PATH_MAX},
         walk::Special,
     },
@@ -199,6 +199,9 @@ pub(super) fn sys_linkat(
     }
     permission::check_parent(&parent, &creds)?;
     parent.inode().link(&name, source.inode())?;
+    let notify = &new.fs.vfs.notify;
+    notify.happened_to(source.inode(), notify::ATTRIB);
+    notify.created(parent.inode(), &name, source.kind());
     Ok(0)
 }
 
@@ -234,6 +237,7 @@ pub(super) fn sys_unlinkat(cx: &mut Cx<'_>, fd: i32, path: u64, flags: u32) -> S
     if !Arc::ptr_eq(&place.mount, &parent.mount) || place.dentry.is_mount_point() {
         return Err(Errno::BUSY.into());
     }
+    let inode = place.inode().clone();
     drop(place);
     if directory {
         parent.inode().rmdir(&name)?;
@@ -241,6 +245,7 @@ pub(super) fn sys_unlinkat(cx: &mut Cx<'_>, fd: i32, path: u64, flags: u32) -> S
         parent.inode().unlink(&name)?;
     }
     at.fs.vfs.forget(&parent.dentry, &name);
+    at.fs.vfs.notify.removed(parent.inode(), &name, &inode);
     Ok(0)
 }
 
@@ -320,6 +325,12 @@ pub(super) fn sys_renameat2(
     from.inode().rename(&from_name, to.inode(), &to_name, exchange)?;
     if let Some(gone) = from.dentry.moved(&from_name, &to.dentry, &to_name, exchange) {
         vfs.let_go(&gone);
+    }
+    let (was, becomes) = ((from.inode(), &from_name[..]), (to.inode(), &to_name[..]));
+    let replaced = target.as_ref().map(Location::inode);
+    vfs.notify.moved(was, becomes, source.inode(), replaced.filter(|_| !exchange));
+    if let Some(other) = replaced.filter(|_| exchange) {
+        vfs.notify.moved(becomes, was, other, None);
     }
     Ok(0)
 }

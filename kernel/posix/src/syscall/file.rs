@@ -10,6 +10,7 @@ use crate::{
     fs::{
         FileRef,
         inode::Allocate,
+        notify,
         permission::{self, WRITE},
         types::{FileType, OpenFlags},
         walk::Walk,
@@ -164,6 +165,8 @@ pub(super) fn sys_truncate(cx: &mut Cx<'_>, path: u64, size: i64) -> SysResult {
     permission::check_place(&place, &creds, WRITE)?;
     check_size(cx, size)?;
     place.inode().truncate(size)?;
+    let vfs = cx.fs().lock().vfs.clone();
+    vfs.notify.happened(&place, notify::MODIFY);
     Ok(0)
 }
 
@@ -174,6 +177,7 @@ pub(super) fn sys_ftruncate(cx: &mut Cx<'_>, fd: i32, size: i64) -> SysResult {
     }
     check_size(cx, size)?;
     file.inode().truncate(size)?;
+    file.tell(notify::MODIFY);
     Ok(0)
 }
 
@@ -210,6 +214,7 @@ pub(super) fn sys_fallocate(
         check_size(cx, end)?;
     }
     file.inode().allocate(range, start, bytes)?;
+    file.tell(notify::MODIFY);
     Ok(0)
 }
 

@@ -11,6 +11,7 @@ mod event;
 mod exec;
 mod file;
 pub mod futex;
+mod inotify;
 pub(crate) mod ipc;
 mod limits;
 mod memory;
@@ -322,7 +323,9 @@ table! { file_table:
     243 mq_timedreceive => mqueue::sys_mq_timedreceive(i32, u64, u64, u64, u64);
     244 mq_notify => mqueue::sys_mq_notify(i32, u64);
     245 mq_getsetattr => mqueue::sys_mq_getsetattr(i32, u64, u64);
-    253 inotify_init => mount::sys_not_here();
+    253 inotify_init => inotify::sys_inotify_init();
+    254 inotify_add_watch => inotify::sys_inotify_add_watch(i32, u64, u32);
+    255 inotify_rm_watch => inotify::sys_inotify_rm_watch(i32, i32);
     257 openat => path::sys_openat(i32, u64, u32, u32);
     258 mkdirat => directory::sys_mkdirat(i32, u64, u32);
     259 mknodat => directory::sys_mknodat(i32, u64, u32, u64);
@@ -353,7 +356,7 @@ table! { file_table:
     291 epoll_create1 => event::sys_epoll_create1(u32);
     292 dup3 => descriptor::sys_dup3(i32, i32, u32);
     293 pipe2 => descriptor::sys_pipe2(u64, u32);
-    294 inotify_init1 => mount::sys_not_here();
+    294 inotify_init1 => inotify::sys_inotify_init1(u32);
     295 preadv => file::sys_preadv(i32, u64, usize, i64);
     296 pwritev => file::sys_pwritev(i32, u64, usize, i64);
     306 syncfs => file::sys_syncfs(i32);

@@ -10,7 +10,7 @@ use core::{
 use super::process::Subject;
 use crate::{
     Errno,
-    fs::{FileRef, event::PidFd, tty},
+    fs::{FileRef, event::PidFd, notify::Inotify, tty},
     mm::{Area, AreaKind, Mm, MmRef, PAGE_SIZE},
     process::signal::{SIG_DFL, SIG_IGN, SIGNAL_MAX, SignalSet, bit},
 };
@@ -445,6 +445,13 @@ pub(super) fn fdinfo(file: &FileRef) -> Result<Vec<u8>, Errno> {
     text.line(format_args!("flags:\t0{:o}", file.flags().bits()));
     text.line(format_args!("mnt_id:\t{}", file.location().mount.id));
     text.line(format_args!("ino:\t{}", file.attr().ino));
+    if let Some(inotify) = file.ops().as_any().downcast_ref::<Inotify>() {
+        for (descriptor, ino, device, mask) in inotify.list() {
+            text.line(format_args!(
+                "inotify wd:{descriptor:x} ino:{ino:x} sdev:{device:x} mask:{mask:x} ignored_mask:0"
+            ));
+        }
+    }
     if let Some(pidfd) = file.ops().as_any().downcast_ref::<PidFd>() {
         let process = pidfd.process();
         let gone = process.is_zombie() && process.any_thread().is_none();

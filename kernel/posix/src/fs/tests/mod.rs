@@ -5,6 +5,7 @@
 mod calls;
 mod image;
 mod model;
+mod notify;
 mod terminal;
 mod waiting;
 
