@@ -177,6 +177,8 @@ impl FileOps for PathOnly {
 /// An open file description (open(2)).
 pub struct File {
     location: Location,
+    /// Counted as open for writing.
+    counts: bool,
     ops: Arc<dyn FileOps>,
     flags: AtomicU32,
     position: Lock<u64>,
@@ -210,8 +212,15 @@ impl File {
                 | OpenFlags::TRUNC
                 | OpenFlags::CLOEXEC,
         );
+        // What has no name, like a memfd, may be written and run at the same time.
+        let writes = flags.writes() && location.kind() == FileType::Regular;
+        let counts = writes && location.mount.id != 0;
+        if counts {
+            vfs.locks.writer_opened(&location.attr());
+        }
         Arc::new(Self {
             location,
+            counts,
             ops,
             flags: AtomicU32::new(kept.bits()),
             position: Lock::new(0),
@@ -487,6 +496,9 @@ impl Drop for File {
         if !self.flags().contains(OpenFlags::PATH) {
             let written = self.flags().writes();
             self.tell(if written { notify::CLOSE_WRITE } else { notify::CLOSE_NOWRITE });
+        }
+        if self.counts {
+            self.locks.writer_closed(&self.attr());
         }
         if self.has_locks.load(Ordering::Relaxed) {
             let owner = core::ptr::from_ref(self).addr() as u64;

@@ -23,6 +23,7 @@ use crate::{
         tty::pty::PtyTable,
         types::{FileType, NewInode, OpenFlags},
     },
+    mm::MmRef,
     process::Creds,
     services::ServicesRef,
     sync::Lock,
@@ -217,6 +218,26 @@ impl Vfs {
             node.unseal();
         }
         Ok(inode)
+    }
+
+    /// Checks that nobody runs a file as a program.
+    ///
+    /// # Errors
+    /// `ETXTBSY`.
+    pub(crate) fn check_not_running(&self, place: &Location) -> Result<(), Errno> {
+        let attr = place.attr();
+        if attr.mode & 0o111 == 0 {
+            return Ok(());
+        }
+        let runs = |mm: MmRef| {
+            let exe = mm.exe.lock().clone();
+            exe.is_some_and(|exe| {
+                let other = exe.attr();
+                (other.device, other.ino) == (attr.device, attr.ino)
+            })
+        };
+        let mut memories = self.services.registry.tasks().into_iter().filter_map(|task| task.mm());
+        if memories.any(runs) { Err(Errno::TXTBSY) } else { Ok(()) }
     }
 
     /// A number that was not given before: of a mount, a pipe, a terminal.

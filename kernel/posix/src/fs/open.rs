@@ -187,6 +187,9 @@ impl FsContext {
             want |= WRITE;
         }
         permission::check_place(&place, creds, want)?;
+        if want & WRITE != 0 && kind == FileType::Regular {
+            self.vfs.check_not_running(&place)?;
+        }
         if flags.contains(OpenFlags::NOATIME) {
             permission::check_owner(&place.attr(), creds)?;
         }
@@ -252,6 +255,9 @@ pub fn open_executable_at(
         return Err(Errno::ACCES);
     }
     permission::check_place(&place, creds, EXECUTE)?;
+    if fs.vfs.locks.is_written(&place.attr()) {
+        return Err(Errno::TXTBSY);
+    }
     let file = File::contents(&fs.vfs, place, OpenFlags::empty());
     file.tell(notify::OPEN);
     Ok(file)

@@ -342,7 +342,9 @@ table! { file_table:
     270 pselect6 => poll::sys_pselect6(i32, u64, u64, u64, u64, u64);
     271 ppoll => poll::sys_ppoll(u64, u64, u64, u64, u64);
     275 splice => file::sys_splice(i32, u64, i32, u64, usize, u32);
+    276 tee => file::sys_tee(i32, i32, usize, u32);
     277 sync_file_range => file::sys_sync_file_range(i32, i64, i64, u32);
+    278 vmsplice => file::sys_vmsplice(i32, u64, usize, u32);
     280 utimensat => path::sys_utimensat(i32, u64, u64, u32);
     281 epoll_pwait => event::sys_epoll_pwait(i32, u64, i32, i32, u64, u64);
     282 signalfd => event::sys_signalfd(i32, u64, u64);

@@ -154,7 +154,8 @@ pub(super) fn sys_openat2(
         raw[at..at + 8].iter().rev().fold(0, |value: u64, byte| value << 8 | u64::from(*byte))
     };
     let (flags, mode, resolve) = (word(0), word(8), word(16));
-    if flags >> 32 != 0 || mode & !u64::from(PERMISSIONS) != 0 || resolve & !0x3f != 0 {
+    const KNOWN: u64 = 0o37777703;
+    if flags & !KNOWN != 0 || mode & !u64::from(PERMISSIONS) != 0 || resolve & !0x3f != 0 {
         return Err(Errno::INVAL.into());
     }
     if mode != 0 && flags as u32 & (OpenFlags::CREAT | OpenFlags::TMPFILE).bits() == 0 {

@@ -6,6 +6,7 @@ mod calls;
 mod image;
 mod model;
 mod notify;
+mod sharing;
 mod terminal;
 mod waiting;
 
