@@ -163,6 +163,10 @@ impl Kernel {
                 continue;
             }
             if task.run.lock().call.is_none() {
+                self.restart_sequence(task);
+                if self.has_deliverable(task) {
+                    continue;
+                }
                 return !task.exiting.load(Ordering::Relaxed);
             }
         }

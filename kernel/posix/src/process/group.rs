@@ -38,6 +38,8 @@ pub const RLIMIT_NOFILE: usize = 7;
 pub const RLIMIT_MSGQUEUE: usize = 12;
 /// RLIMIT_MEMLOCK.
 pub const RLIMIT_MEMLOCK: usize = 8;
+/// RLIMIT_RTPRIO.
+pub const RLIMIT_RTPRIO: usize = 14;
 /// RLIMIT_AS.
 pub const RLIMIT_AS: usize = 9;
 
@@ -131,6 +133,12 @@ pub struct Process {
     pub(crate) peak_pages: AtomicU64,
     /// nice value.
     pub(crate) nice: AtomicU32,
+    /// Scheduling policy, and above it by 32 bits the real-time priority.
+    pub(crate) policy: AtomicU64,
+    /// ioprio_set(2).
+    pub(crate) io_priority: AtomicU32,
+    /// Commands of membarrier(2) that it registered for.
+    pub(crate) membarrier: AtomicU32,
     /// Real user, for SIGCHLD and /proc.
     pub(crate) uid: AtomicU32,
     /// Interval and POSIX timers.
@@ -169,6 +177,9 @@ impl Process {
             key,
             peak_pages: AtomicU64::new(0),
             nice: AtomicU32::new(0),
+            policy: AtomicU64::new(0),
+            io_priority: AtomicU32::new(0),
+            membarrier: AtomicU32::new(0),
             uid: AtomicU32::new(0),
             timers: Lock::new(super::timers::ProcessTimers::default()),
             faults: AtomicU64::new(0),

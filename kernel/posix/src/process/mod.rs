@@ -12,6 +12,7 @@ pub(crate) mod exit;
 pub(crate) mod frame;
 pub mod group;
 mod registry;
+pub(crate) mod rseq;
 pub mod signal;
 pub mod task;
 pub(crate) mod timers;

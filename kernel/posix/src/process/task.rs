@@ -8,6 +8,7 @@ use trine_machine::Registers;
 
 use super::{
     Creds, Process,
+    rseq::Rseq,
     signal::{Pending, SigInfo, SignalSet},
 };
 use crate::{
@@ -202,7 +203,12 @@ pub struct Task {
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
-    pub(crate) futex: Lock<Option<Arc<FutexWaiter>>>,
+    pub(crate) futex: Lock<Vec<Arc<FutexWaiter>>>,
+    /// rseq(2), and whether it was interrupted since it last looked.
+    pub(crate) rseq: Lock<Option<Rseq>>,
+    pub(crate) rseq_due: AtomicBool,
+    /// vCPUs that it may run on, by bit.
+    pub(crate) affinity: AtomicU64,
     /// The parent that waits for this vfork child.
     pub(crate) vfork: Lock<Option<Arc<Vfork>>>,
 }
@@ -241,9 +247,17 @@ impl Task {
             waiter: Arc::new(Waiter::new(tid, services.clone())),
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
-            futex: Lock::new(None),
+            futex: Lock::new(Vec::new()),
+            rseq: Lock::new(None),
+            rseq_due: AtomicBool::new(false),
+            affinity: AtomicU64::new(u64::MAX),
             vfork: Lock::new(None),
         }
+    }
+
+    /// Whether it may run on a vCPU.
+    pub(crate) fn may_use(&self, vcpu: usize) -> bool {
+        self.affinity.load(Ordering::Relaxed) >> vcpu & 1 == 1
     }
 
     /// Thread id.

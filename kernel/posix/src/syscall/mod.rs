@@ -216,6 +216,8 @@ table! { process_table:
     238 set_mempolicy => numa::sys_set_mempolicy(u32, u64, u64);
     239 get_mempolicy => numa::sys_get_mempolicy(u64, u64, u64, u64, u32);
     247 waitid => wait::sys_waitid(u32, i32, u64, u32, u64);
+    251 ioprio_set => sched::sys_ioprio_set(u32, i32, u32);
+    252 ioprio_get => sched::sys_ioprio_get(u32, i32);
     256 migrate_pages => numa::sys_migrate_pages(i32, u64, u64, u64);
     272 unshare => process::sys_unshare(u64);
     273 set_robust_list => futex::sys_set_robust_list(u64, u64);
@@ -227,6 +229,8 @@ table! { process_table:
     309 getcpu => sched::sys_getcpu(u64, u64);
     310 process_vm_readv => remote::sys_process_vm_readv(i32, u64, usize, u64, usize, u64);
     311 process_vm_writev => remote::sys_process_vm_writev(i32, u64, usize, u64, usize, u64);
+    314 sched_setattr => sched::sys_sched_setattr(i32, u64, u32);
+    315 sched_getattr => sched::sys_sched_getattr(i32, u64, u32, u32);
     318 getrandom => system::sys_getrandom(u64, u64, u32);
     322 execveat => exec::sys_execveat(i32, u64, u64, u64, u32);
     324 membarrier => sched::sys_membarrier(i32, u32);
@@ -234,12 +238,13 @@ table! { process_table:
     329 pkey_mprotect => memory::sys_pkey_mprotect(u64, u64, u32, i32);
     330 pkey_alloc => memory::sys_pkey_alloc(u32, u32);
     331 pkey_free => memory::sys_pkey_free(i32);
-    334 rseq => process::sys_rseq();
+    334 rseq => process::sys_rseq(u64, u32, u32, u32);
     424 pidfd_send_signal => pidfd::sys_pidfd_send_signal(i32, u32, u64, u32);
     434 pidfd_open => pidfd::sys_pidfd_open(i32, u32);
     435 clone3 => process::sys_clone3(u64, u64);
     438 pidfd_getfd => pidfd::sys_pidfd_getfd(i32, i32, u32);
     440 process_madvise => remote::sys_process_madvise(i32, u64, usize, u32, u32);
+    449 futex_waitv => futex::sys_futex_waitv(u64, u32, u32, u64, u32);
 }
 
 // Files, paths, descriptors, waiting for them.

@@ -10,6 +10,7 @@ mod hostile;
 mod ipc;
 mod memory;
 mod mqueue;
+mod pi;
 mod pidfd;
 mod remote;
 mod signals;
