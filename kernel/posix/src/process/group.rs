@@ -15,13 +15,20 @@ use super::{
     signal::{Actions, Pending, SIGCHLD},
     task::Phase,
 };
-use crate::{sync::Lock, wait::WaitQueue};
+use crate::{
+    sync::Lock,
+    wait::{Ticket, WaitQueue},
+};
 
 /// The controlling terminal: the terminal code's own object.
 pub type Terminal = Arc<dyn Any + Send + Sync>;
 
 /// No limit.
 pub const RLIM_INFINITY: u64 = u64::MAX;
+/// RLIMIT_CPU.
+pub const RLIMIT_CPU: usize = 0;
+/// RLIMIT_SIGPENDING.
+pub const RLIMIT_SIGPENDING: usize = 11;
 /// RLIMIT_DATA.
 pub const RLIMIT_DATA: usize = 2;
 /// RLIMIT_FSIZE.
@@ -133,6 +140,12 @@ pub struct Process {
     pub(crate) peak_pages: AtomicU64,
     /// nice value.
     pub(crate) nice: AtomicU32,
+    /// Whether anything is due by its CPU time (timers, limits, sleeps).
+    pub(crate) counts_cpu: AtomicBool,
+    /// Who sleeps until it has used so many nanoseconds of CPU time.
+    pub(crate) cpu_sleeps: Lock<Vec<(u64, Ticket)>>,
+    /// When SIGXCPU comes next, in seconds of CPU time.
+    pub(crate) cpu_limit_next_s: AtomicU64,
     /// Scheduling policy, and above it by 32 bits the real-time priority.
     pub(crate) policy: AtomicU64,
     /// ioprio_set(2).
@@ -177,6 +190,9 @@ impl Process {
             key,
             peak_pages: AtomicU64::new(0),
             nice: AtomicU32::new(0),
+            counts_cpu: AtomicBool::new(false),
+            cpu_sleeps: Lock::new(Vec::new()),
+            cpu_limit_next_s: AtomicU64::new(0),
             policy: AtomicU64::new(0),
             io_priority: AtomicU32::new(0),
             membarrier: AtomicU32::new(0),

@@ -5,6 +5,7 @@
 //! found through the [`Registry`] of [`crate::services::Services`].
 
 pub(crate) mod access;
+pub(crate) mod cpu_time;
 pub mod creds;
 mod delivery;
 pub(crate) mod exec;

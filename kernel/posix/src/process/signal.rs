@@ -261,6 +261,16 @@ impl Pending {
         self.set
     }
 
+    /// How many are queued.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Queues a signal.  An ordinary signal is pending at most once; returns false if a real-time
     /// signal found the queue full.
     pub fn push(&mut self, info: SigInfo) -> bool {

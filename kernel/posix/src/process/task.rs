@@ -8,6 +8,7 @@ use trine_machine::Registers;
 
 use super::{
     Creds, Process,
+    cpu_time::CpuAlarm,
     rseq::Rseq,
     signal::{Pending, SigInfo, SignalSet},
 };
@@ -204,6 +205,8 @@ pub struct Task {
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
     pub(crate) futex: Lock<Vec<Arc<FutexWaiter>>>,
+    /// Stops it when CPU time may be due.
+    pub(crate) cpu_alarm: Arc<CpuAlarm>,
     /// rseq(2), and whether it was interrupted since it last looked.
     pub(crate) rseq: Lock<Option<Rseq>>,
     pub(crate) rseq_due: AtomicBool,
@@ -248,11 +251,17 @@ impl Task {
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
             futex: Lock::new(Vec::new()),
+            cpu_alarm: Arc::new(CpuAlarm::default()),
             rseq: Lock::new(None),
             rseq_due: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
             vfork: Lock::new(None),
         }
+    }
+
+    /// Its CPU time in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.user_ns.load(Ordering::Relaxed) + self.system_ns.load(Ordering::Relaxed)
     }
 
     /// Whether it may run on a vCPU.

@@ -11,7 +11,7 @@ use crate::{
     process::{
         Process, Task, TaskRef,
         creds::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE},
-        group::RLIMIT_NPROC,
+        group::{RLIMIT_CPU, RLIMIT_NPROC},
         rseq::Rseq,
         signal::{SIGCHLD, UNBLOCKABLE},
         task::{Phase, Resources, Vfork},
@@ -254,6 +254,8 @@ fn new_process(cx: &Cx<'_>, pid: u32, arguments: &CloneArgs) -> Arc<Process> {
     process.set_sid(current.sid());
     process.terminal.lock().clone_from(&current.terminal.lock());
     process.limits.lock().clone_from(&current.limits.lock());
+    let has_limit = current.limits.lock().soft(RLIMIT_CPU) != u64::MAX;
+    process.counts_cpu.store(has_limit, Ordering::Relaxed);
     let actions = current.actions.lock().clone();
     let shares = arguments.flags & CLONE_SIGHAND != 0;
     *process.actions.lock() = if shares {
