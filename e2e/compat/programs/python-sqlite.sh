@@ -18,7 +18,8 @@ for n in range(4):
     pids.append(pid)
 print([os.waitpid(x, 0)[1] for x in pids], sqlite3.connect(p).execute("select count(*) from t").fetchone())
 c.close(); d = sqlite3.connect(p); print(d.execute("pragma journal_mode=delete").fetchone(), d.execute("pragma integrity_check").fetchall()); d.close()
-a = sqlite3.connect(p, timeout=0.1, isolation_level=None); a.execute("begin exclusive")
-try: sqlite3.connect(p, timeout=0.1).execute("insert into t (v) values (1)")
+a = sqlite3.connect(p, timeout=5, isolation_level=None); a.execute("begin exclusive")
+b = sqlite3.connect(p, timeout=0.1)
+try: b.execute("insert into t (v) values (1)")
 except sqlite3.OperationalError as e: print(e)
 P

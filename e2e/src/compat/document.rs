@@ -42,8 +42,7 @@ fn summary() -> Result<String> {
     let mut failures = String::new();
     for source in source::ALL {
         let cases = source.cases()?;
-        let count_fn =
-            |is_fn: fn(&Case) -> bool| cases.iter().filter(|case| is_fn(case)).count();
+        let count_fn = |is_fn: fn(&Case) -> bool| cases.iter().filter(|case| is_fn(case)).count();
         let must = count_fn(|case| case.expected == Expected::Must);
         let known = count_fn(|case| matches!(case.expected, Expected::KnownFail(_)));
         let applicable = must + known;

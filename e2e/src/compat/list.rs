@@ -62,12 +62,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Case>> {
 
 fn parse_line(line: &str) -> Result<Case> {
     let (name, mut rest) = line.split_once(char::is_whitespace).context("a name and no more")?;
-    let mut case = Case {
-        name: name.to_owned(),
-        is_fast: false,
-        timeout: TIMEOUT,
-        expected: Expected::Must,
-    };
+    let mut case =
+        Case { name: name.to_owned(), is_fast: false, timeout: TIMEOUT, expected: Expected::Must };
     loop {
         rest = rest.trim_start();
         let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
@@ -106,7 +102,8 @@ mod tests {
 
     #[test]
     fn lines_are_read() {
-        let cases = parse("# c\n\na must\nb fast 5s known-fail: not yet\nc n/a: no network\n").unwrap();
+        let cases =
+            parse("# c\n\na must\nb fast 5s known-fail: not yet\nc n/a: no network\n").unwrap();
         assert_eq!(cases.len(), 3);
         assert_eq!((cases[0].is_fast, cases[0].timeout), (false, TIMEOUT));
         assert_eq!(cases[0].expected, Expected::Must);

@@ -180,6 +180,5 @@ fn keep_log(source: Source, case: &Case, outcome: &engine::Outcome) -> Result<()
     let folder = paths::cache().join("compat/logs").join(source.name());
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let file = folder.join(case.name.replace('/', "-"));
-    std::fs::write(&file, outcome.to_string())
-        .with_context(|| format!("write {}", file.display()))
+    std::fs::write(&file, outcome.to_string()).with_context(|| format!("write {}", file.display()))
 }

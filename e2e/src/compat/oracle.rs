@@ -87,12 +87,8 @@ mod tests {
     #[test]
     fn answers_are_read_as_written() {
         for status in [Some(3), None] {
-            let outcome = Outcome {
-                status,
-                stdout: "a\n".to_owned(),
-                stderr: "\"".to_owned(),
-                seconds: 1.5,
-            };
+            let outcome =
+                Outcome { status, stdout: "a\n".to_owned(), stderr: "\"".to_owned(), seconds: 1.5 };
             let again = read(write(&outcome).to_string().as_bytes()).unwrap();
             assert_eq!(format!("{again:?}"), format!("{outcome:?}"));
         }

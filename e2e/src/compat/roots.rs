@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{command, images::write_hex, paths};
 
 /// To be changed when the code below makes something else than before.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 const PATIENCE: Duration = Duration::from_secs(1800);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -29,28 +29,55 @@ pub(crate) const PROGRAMS: Root = Root {
     name: "compat-programs",
     memory: "2g",
     packages: &[
-        "bash", "bc", "busybox-static", "coreutils", "diffutils", "file", "g++", "gawk", "gcc",
-        "git", "gzip", "less", "libc6-dev", "make", "nginx-light", "nodejs", "openssh-client",
-        "openssh-server", "openssl", "patch", "perl", "postgresql-15", "procps", "psmisc",
-        "python3", "python3-numpy", "python3-pip", "python3-setuptools", "python3-venv",
-        "python3-wheel", "redis-server", "sqlite3", "tmux", "unzip", "xz-utils", "zip", "zstd",
+        "bash",
+        "bc",
+        "busybox-static",
+        "coreutils",
+        "diffutils",
+        "file",
+        "g++",
+        "gawk",
+        "gcc",
+        "git",
+        "gzip",
+        "less",
+        "libc6-dev",
+        "make",
+        "nginx-light",
+        "nodejs",
+        "openssh-client",
+        "openssh-server",
+        "openssl",
+        "patch",
+        "perl",
+        "postgresql-15",
+        "procps",
+        "psmisc",
+        "python3",
+        "python3-numpy",
+        "python3-pip",
+        "python3-setuptools",
+        "python3-venv",
+        "python3-wheel",
+        "redis-server",
+        "sqlite3",
+        "tmux",
+        "unzip",
+        "xz-utils",
+        "zip",
+        "zstd",
     ],
 };
 
 /// Java.
-pub(crate) const JAVA: Root = Root {
-    name: "compat-java",
-    memory: "2g",
-    packages: &["openjdk-17-jdk-headless", "procps"],
-};
+pub(crate) const JAVA: Root =
+    Root { name: "compat-java", memory: "2g", packages: &["openjdk-17-jdk-headless", "procps"] };
 
 /// Go, with the sources and tests of its standard library.
 pub(crate) const GO: Root = Root {
     name: "compat-go",
     memory: "3g",
-    packages: &[
-        "gcc", "git", "golang-1.19-go", "golang-1.19-src", "libc6-dev", "procps", "tzdata",
-    ],
+    packages: &["gcc", "git", "golang-1.19-go", "golang-1.19-src", "libc6-dev", "procps", "tzdata"],
 };
 
 /// CPython's tests.
@@ -58,8 +85,14 @@ pub(crate) const CPYTHON: Root = Root {
     name: "compat-cpython",
     memory: "2g",
     packages: &[
-        "binutils", "gcc", "libc6-dev", "libpython3.11-testsuite", "python3", "python3-gdbm",
-        "python3-venv", "tzdata",
+        "binutils",
+        "gcc",
+        "libc6-dev",
+        "libpython3.11-testsuite",
+        "python3",
+        "python3-gdbm",
+        "python3-venv",
+        "tzdata",
     ],
 };
 
@@ -119,10 +152,12 @@ pub(crate) fn prepare(root: Root) -> Result<()> {
         ("debian", "bookworm-updates"),
         ("debian-security", "bookworm-security"),
     ] {
-        mmdebstrap.arg(format!(
-            "deb [signed-by={KEYRING}] http://deb.debian.org/{archive} {suite} main"
-        ));
+        mmdebstrap
+            .arg(format!("deb [signed-by={KEYRING}] http://deb.debian.org/{archive} {suite} main"));
     }
     command::must(&mut mmdebstrap, PATIENCE).context("install a root file system")?;
+    // runc adds none, and programs look up localhost.
+    fs::write(path.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 compat\n")
+        .context("write /etc/hosts")?;
     fs::write(root.stamp_file(), recipe).context("write the stamp of a root file system")
 }

@@ -84,8 +84,7 @@ impl Source {
     /// Its cases.
     pub(crate) fn cases(self) -> Result<Vec<Case>> {
         let file = folder().join(format!("{}.list", self.name()));
-        let text =
-            fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         list::parse(&text).with_context(|| file.display().to_string())
     }
 
