@@ -30,10 +30,10 @@ func main() {
 	for x := range c { s += x }
 	fmt.Println(s)
 	stop := int32(0)
-	for i := 0; i < 4; i++ { go func() { for atomic.LoadInt32(&stop) == 0 { } }() }
+	for i := 0; i < 1; i++ { go func() { for atomic.LoadInt32(&stop) == 0 { } }() }
 	time.Sleep(50 * time.Millisecond)
-	runtime.GC()
 	atomic.StoreInt32(&stop, 1)
+	runtime.GC()
 	fmt.Println("preempted")
 	var keep [][]byte
 	for i := 0; i < 20000; i++ { keep = append(keep, make([]byte, 10000)); if len(keep) > 100 { keep = keep[50:] } }

@@ -138,11 +138,11 @@ pub(crate) fn prepare(root: Root) -> Result<()> {
     for folder in ["man", "locale", "doc", "info"] {
         mmdebstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
     }
-    // Downloads are kept, and found again.
+    // Downloads are kept, and found again.  Java's scripts need the folder of manuals.
     let archives = r#""$1"/var/cache/apt/archives"#;
     let packages = packages.display();
     mmdebstrap.arg(format!(
-        "--setup-hook=mkdir -p {archives} && cp -n '{packages}'/*.deb {archives}/ || true"
+        "--setup-hook=mkdir -p \"$1\"/usr/share/man/man1 {archives} && cp -n '{packages}'/*.deb {archives}/ || true"
     ));
     mmdebstrap.arg(format!("--customize-hook=cp -n {archives}/*.deb '{packages}'/ || true"));
     mmdebstrap.arg(format!("--include={}", root.packages.join(",")));

@@ -41,11 +41,12 @@ grep -aE '^Ran [0-9]+ test|^OK|^FAILED \(|^Result: ' log | sed -E 's/ in [0-9.]+
 exit $status"#;
 
 /// Runs the tests of a package, as they are installed, and prints which passed.
-const GO: &str = r#"export GOFLAGS=-mod=mod GOCACHE=/tmp/go-cache GOROOT=/usr/lib/go-1.19 GO111MODULE=off
-cd "/usr/share/go-1.19/src/$1" || exit 9
-/usr/lib/go-1.19/bin/go test -short -count=1 "$1" >/tmp/log 2>&1
+const GO: &str = r#"export GOCACHE=/tmp/go-cache GO111MODULE=off HOME=/tmp PATH=/usr/lib/go-1.19/bin:$PATH
+cd "/usr/lib/go-1.19/src/$1" || exit 9
+go test -short -count=1 -v "$1" >/tmp/log 2>&1 </dev/null
 status=$?
-tail -n 120 /tmp/log >&2
+grep -aE '^(--- (PASS|SKIP|FAIL)|PASS|FAIL|ok)' /tmp/log | sed -E 's/[ \t]+\(?[0-9.]+s\)?$//' | sort
+[ $status = 0 ] || tail -n 120 /tmp/log >&2
 exit $status"#;
 
 impl Source {
