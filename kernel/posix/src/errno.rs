@@ -154,6 +154,12 @@ errnos! {
 }
 
 impl Errno {
+    /// An errno by number.
+    #[cfg(test)]
+    pub(crate) const fn of(number: u16) -> Self {
+        Self(number)
+    }
+
     /// The number, positive.
     pub fn number(self) -> u32 {
         u32::from(self.0)

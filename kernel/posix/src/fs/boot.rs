@@ -16,6 +16,7 @@ use crate::{
         inode::{FileSystem, InodeRef},
         memory::{MemFs, root_directory},
         mount::{MountFlags, Vfs},
+        mqueue,
         open::{How, Opener},
         proc,
         stream::Stream,
@@ -317,10 +318,7 @@ pub(crate) fn mount_kind(
             let (fs, root) = in_memory("tmpfs", 0o1777);
             (fs, root)
         }
-        b"mqueue" => {
-            let (fs, root) = in_memory("mqueue", 0o1777);
-            (fs, root)
-        }
+        b"mqueue" => mqueue::new(&vfs.queues, device),
         b"proc" => proc::new(context, device),
         b"sysfs" => sysfs::sys(&vfs.services, device),
         b"cgroup" | b"cgroup2" => sysfs::cgroup(&vfs.services, device),

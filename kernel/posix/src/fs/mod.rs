@@ -9,6 +9,7 @@
 //! | [`file`], `open`, [`table`], `locks` | open files, descriptors, locks |
 //! | `erofs`, `memory` | the image; tmpfs and the writable root over the image |
 //! | `pseudo`, `proc`, `sysfs` | what the kernel makes up |
+//! | `mqueue`, `notify` | POSIX message queues; inotify |
 //! | `devices`, [`pipe`], [`tty`], [`stream`] | devices, pipes, terminals, standard streams |
 //! | `event` | eventfd, timerfd, signalfd, epoll |
 //! | [`boot`] | mounting all of it |
@@ -31,6 +32,8 @@ pub mod inode;
 pub(crate) mod locks;
 pub(crate) mod memory;
 pub mod mount;
+pub(crate) mod mqueue;
+pub(crate) mod notify;
 pub(crate) mod open;
 pub(crate) mod permission;
 pub mod pipe;

@@ -16,11 +16,14 @@ use crate::{
         inode::{FileSystem, InodeRef},
         locks::LockTable,
         memory::{MemFs, Node, root_directory},
+        mqueue::Queues,
+        notify::NotifyTable,
         pipe::Pipe,
         stream::Streams,
         tty::pty::PtyTable,
         types::{FileType, NewInode, OpenFlags},
     },
+    mm::MmRef,
     process::Creds,
     services::ServicesRef,
     sync::Lock,
@@ -110,6 +113,10 @@ pub struct Vfs {
     cpus: AtomicU32,
     /// Where memfd_create(2) makes its files.
     memory: Lock<Option<InodeRef>>,
+    /// Who is told what happens to files.
+    pub(crate) notify: Arc<NotifyTable>,
+    /// POSIX message queues.
+    pub(crate) queues: Arc<Queues>,
     /// Terminals of /dev/pts.
     pub(crate) ptys: Arc<PtyTable>,
 }
@@ -147,6 +154,8 @@ impl Vfs {
             nameless,
             cpus: AtomicU32::new(1),
             memory: Lock::new(None),
+            notify: Arc::new(NotifyTable::default()),
+            queues: Arc::new(Queues::default()),
             ptys: Arc::new(PtyTable::default()),
             services,
         })
@@ -209,6 +218,26 @@ impl Vfs {
             node.unseal();
         }
         Ok(inode)
+    }
+
+    /// Checks that nobody runs a file as a program.
+    ///
+    /// # Errors
+    /// `ETXTBSY`.
+    pub(crate) fn check_not_running(&self, place: &Location) -> Result<(), Errno> {
+        let attr = place.attr();
+        if attr.mode & 0o111 == 0 {
+            return Ok(());
+        }
+        let runs = |mm: MmRef| {
+            let exe = mm.exe.lock().clone();
+            exe.is_some_and(|exe| {
+                let other = exe.attr();
+                (other.device, other.ino) == (attr.device, attr.ino)
+            })
+        };
+        let mut memories = self.services.registry.tasks().into_iter().filter_map(|task| task.mm());
+        if memories.any(runs) { Err(Errno::TXTBSY) } else { Ok(()) }
     }
 
     /// A number that was not given before: of a mount, a pipe, a terminal.

@@ -30,7 +30,7 @@ use crate::{
     mm::vdso::Vdso,
     process::{Task, TaskRef},
     services::ServicesRef,
-    syscall::futex::FutexTable,
+    syscall::{futex::FutexTable, ipc::Ipc},
 };
 
 /// How the machine gets at a task's floating-point state.
@@ -91,6 +91,7 @@ pub struct Kernel {
     pub uts: Uts,
     pub(crate) schedule: Schedule,
     pub(crate) futexes: FutexTable,
+    pub(crate) ipc: Ipc,
     pub(crate) events: Vec<Event>,
     pub(crate) container: Option<FsContext>,
     /// Why the container could not be configured.
@@ -124,6 +125,7 @@ impl Kernel {
             options,
             uts: Uts { hostname: b"localhost".to_vec(), domainname: b"(none)".to_vec() },
             futexes: FutexTable::default(),
+            ipc: Ipc::default(),
             events: Vec::new(),
             container: None,
             configure_error: None,

@@ -89,6 +89,7 @@ impl Kernel {
         let result = syscall::dispatch(&mut cx, number, arguments);
         let (progress, blocked) = (cx.progress, cx.blocked);
         self.send_terminal_signals();
+        self.drop_stale_pages();
         let value = match result {
             Ok(value) => value,
             Err(Stop::Errno(errno)) => {
@@ -178,7 +179,7 @@ impl Kernel {
         let Some(mm) = task.mm() else { return };
         task.process.faults.fetch_add(1, Ordering::Relaxed);
         let fault = match mm.fault(address, kind) {
-            Ok(()) => return,
+            Ok(()) => return self.drop_stale_pages(),
             Err(Fault::OutOfMemory) => {
                 self.services.registry.set_current(Some(task.clone()));
                 self.out_of_memory();

@@ -34,6 +34,10 @@ pub const RLIMIT_CORE: usize = 4;
 pub const RLIMIT_NPROC: usize = 6;
 /// RLIMIT_NOFILE.
 pub const RLIMIT_NOFILE: usize = 7;
+/// RLIMIT_MSGQUEUE.
+pub const RLIMIT_MSGQUEUE: usize = 12;
+/// RLIMIT_MEMLOCK.
+pub const RLIMIT_MEMLOCK: usize = 8;
 /// RLIMIT_AS.
 pub const RLIMIT_AS: usize = 9;
 
@@ -98,6 +102,8 @@ pub struct Process {
     pub child_wait: WaitQueue,
     /// Woken when a thread of it ends.
     pub(crate) thread_wait: WaitQueue,
+    /// Woken when the process is over (pidfds).
+    pub(crate) end_wait: WaitQueue,
     /// Woken when a signal arrives (signalfd).
     pub signal_wait: WaitQueue,
     /// Stopped by job control.
@@ -148,6 +154,7 @@ impl Process {
             pending: Lock::new(Pending::default()),
             child_wait: WaitQueue::new(),
             thread_wait: WaitQueue::new(),
+            end_wait: WaitQueue::new(),
             signal_wait: WaitQueue::new(),
             stopped: AtomicBool::new(false),
             report: Lock::new(Report::default()),

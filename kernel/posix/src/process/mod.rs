@@ -4,6 +4,7 @@
 //! A [`Task`] is a thread; a [`Process`] is a thread group with what its threads share.  Both are
 //! found through the [`Registry`] of [`crate::services::Services`].
 
+pub(crate) mod access;
 pub mod creds;
 mod delivery;
 pub(crate) mod exec;

@@ -20,6 +20,9 @@ use crate::{
     wait::{Ticket, Wake},
 };
 
+/// The timer slack of a thread that did not set it, in nanoseconds.
+pub(crate) const TIMER_SLACK_NS: u64 = 50_000;
+
 /// A task is shared by the run queue, its process and the registry.
 pub type TaskRef = Arc<Task>;
 
@@ -188,6 +191,8 @@ pub struct Task {
     pub user_ns: AtomicU64,
     /// CPU time in nanoseconds: kernel.
     pub system_ns: AtomicU64,
+    /// PR_SET_TIMERSLACK, in nanoseconds.
+    pub(crate) timer_slack_ns: AtomicU64,
     /// PR_SET_PDEATHSIG.
     pub parent_death_signal: AtomicU32,
     /// Set when the task must end as soon as it would run.
@@ -229,6 +234,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             user_ns: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
+            timer_slack_ns: AtomicU64::new(TIMER_SLACK_NS),
             parent_death_signal: AtomicU32::new(0),
             exiting: AtomicBool::new(false),
             exit_status: AtomicU32::new(0),

@@ -208,11 +208,11 @@ fn may_signal(own: &Creds, cx: &Cx<'_>, target: &Process, signal: u32) -> bool {
     same || own.has_cap(CAP_KILL) || signal == SIGCONT && cx.task.process.sid() == target.sid()
 }
 
-fn own_info(cx: &Cx<'_>, signal: u32, code: i32) -> SigInfo {
+pub(super) fn own_info(cx: &Cx<'_>, signal: u32, code: i32) -> SigInfo {
     SigInfo::from_sender(signal, code, cx.task.process.pid, cx.creds().uid)
 }
 
-fn send(cx: &mut Cx<'_>, targets: &[Arc<Process>], info: SigInfo) -> SysResult {
+pub(super) fn send(cx: &mut Cx<'_>, targets: &[Arc<Process>], info: SigInfo) -> SysResult {
     let own = cx.creds();
     if targets.is_empty() {
         return Err(Errno::SRCH.into());
@@ -303,7 +303,7 @@ pub(super) fn sys_tgkill(cx: &mut Cx<'_>, tgid: i32, tid: i32, signal: u32) -> S
     send_to_thread(cx, tgid, tid, info)
 }
 
-fn queued_info(cx: &Cx<'_>, pid: i32, signal: u32, at: u64) -> Result<SigInfo, Errno> {
+pub(super) fn queued_info(cx: &Cx<'_>, pid: i32, signal: u32, at: u64) -> Result<SigInfo, Errno> {
     let mut raw = [0; 128];
     cx.read_bytes(at, &mut raw)?;
     let info = SigInfo::decode(signal, &raw);

@@ -10,7 +10,7 @@ use core::{
 use super::process::Subject;
 use crate::{
     Errno,
-    fs::{FileRef, tty},
+    fs::{FileRef, event::PidFd, notify::Inotify, tty},
     mm::{Area, AreaKind, Mm, MmRef, PAGE_SIZE},
     process::signal::{SIG_DFL, SIG_IGN, SIGNAL_MAX, SignalSet, bit},
 };
@@ -108,7 +108,10 @@ fn map_line(subject: &Subject, area: &Area, text: &mut Text) {
             let attr = file.attr();
             (page * PAGE_SIZE, attr.device, attr.ino, subject.shown(file.location()))
         }
-        _ => (0, 0, 0, area.name.as_bytes().to_vec()),
+        _ => match &area.label {
+            Some(label) => (0, 0, 0, alloc::format!("[anon:{label}]").into_bytes()),
+            None => (0, 0, 0, area.name.as_bytes().to_vec()),
+        },
     };
     let (major, minor) = crate::fs::types::split_device(device);
     let start = text.0.len();
@@ -442,5 +445,18 @@ pub(super) fn fdinfo(file: &FileRef) -> Result<Vec<u8>, Errno> {
     text.line(format_args!("flags:\t0{:o}", file.flags().bits()));
     text.line(format_args!("mnt_id:\t{}", file.location().mount.id));
     text.line(format_args!("ino:\t{}", file.attr().ino));
+    if let Some(inotify) = file.ops().as_any().downcast_ref::<Inotify>() {
+        for (descriptor, ino, device, mask) in inotify.list() {
+            text.line(format_args!(
+                "inotify wd:{descriptor:x} ino:{ino:x} sdev:{device:x} mask:{mask:x} ignored_mask:0"
+            ));
+        }
+    }
+    if let Some(pidfd) = file.ops().as_any().downcast_ref::<PidFd>() {
+        let process = pidfd.process();
+        let gone = process.is_zombie() && process.any_thread().is_none();
+        let pid = if gone { -1 } else { process.pid.cast_signed() };
+        text.line(format_args!("Pid:\t{pid}\nNSpid:\t{pid}"));
+    }
     Ok(text.0)
 }
