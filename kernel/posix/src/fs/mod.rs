@@ -20,7 +20,7 @@
 //! Lock order: descriptor table, file position, inode, file system, window.  Files are dropped
 //! (closed) with no lock held.
 
-mod anonymous;
+pub(crate) mod anonymous;
 pub mod boot;
 mod context;
 pub mod dentry;

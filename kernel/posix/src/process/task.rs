@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cx::{Progress, Restart},
+    forward::Journal,
     fs::{FdTable, FsContext},
     mm::MmRef,
     services::ServicesRef,
@@ -203,6 +204,8 @@ pub struct Task {
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
     pub(crate) futex: Lock<Option<Arc<FutexWaiter>>>,
+    /// The forwarded calls of its system call.
+    pub(crate) journal: Lock<Journal>,
     /// The parent that waits for this vfork child.
     pub(crate) vfork: Lock<Option<Arc<Vfork>>>,
 }
@@ -242,6 +245,7 @@ impl Task {
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
             futex: Lock::new(None),
+            journal: Lock::new(Journal::default()),
             vfork: Lock::new(None),
         }
     }

@@ -387,7 +387,6 @@ pub(super) fn net(shared: &Arc<Shared>) -> InodeRef {
             "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  \
              timeout inode ref pointer drops\n",
         ),
-        ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
         (
             "route",
             "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n",
@@ -395,7 +394,10 @@ pub(super) fn net(shared: &Arc<Shared>) -> InodeRef {
         ("if_inet6", ""),
         ("sockstat", "sockets: used 0\n"),
     ];
-    let entries = texts.map(|(name, text)| (name, numbers.text(text)));
+    let mut entries = Vec::from(texts.map(|(name, text)| (name, numbers.text(text))));
+    let vfs = shared.vfs.clone();
+    let unix = move || Ok(vfs.upgrade().ok_or(Errno::NOENT)?.net.unix_table());
+    entries.push(("unix", pseudo::file(numbers.file(0o444), unix)));
     let attr = Attr::new(shared.device, 1 << 19, FileType::Directory, 0o555);
-    pseudo::directory(attr, Vec::from(entries))
+    pseudo::directory(attr, entries)
 }
