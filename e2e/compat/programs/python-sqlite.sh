@@ -1,6 +1,6 @@
 # sqlite3 from Python: locks, journal modes, threads and processes on one database.
 python3 - <<'P'
-import sqlite3, threading, os
+import sqlite3, subprocess, sys, threading
 p = "/tmp/db"; c = sqlite3.connect(p); print(c.execute("pragma journal_mode=wal").fetchone())
 c.execute("create table t (i integer primary key, v text)")
 with c: c.executemany("insert into t values (?, ?)", ((i, "v%d" % i) for i in range(20000)))
@@ -11,12 +11,9 @@ def add(n):
         with d: d.execute("insert into t (v) values (?)", (f"{n}-{i}",))
     d.close()
 ts = [threading.Thread(target=add, args=(n,)) for n in range(4)]; [t.start() for t in ts]; [t.join() for t in ts]
-pids = []
-for n in range(4):
-    pid = os.fork()
-    if pid == 0: add(10 + n); os._exit(0)
-    pids.append(pid)
-print([os.waitpid(x, 0)[1] for x in pids], sqlite3.connect(p).execute("select count(*) from t").fetchone())
+code = f"import sqlite3\nd = sqlite3.connect({p!r}, timeout=30)\nfor i in range(20):\n    with d: d.execute('insert into t (v) values (?)', (i,))"
+ps = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+print([x.wait() for x in ps], c.execute("select count(*) from t").fetchall())
 c.close(); d = sqlite3.connect(p); print(d.execute("pragma journal_mode=delete").fetchone(), d.execute("pragma integrity_check").fetchall()); d.close()
 a = sqlite3.connect(p, timeout=5, isolation_level=None); a.execute("begin exclusive")
 b = sqlite3.connect(p, timeout=0.1)

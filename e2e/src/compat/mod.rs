@@ -62,7 +62,7 @@ pub(crate) struct Arguments {
     /// Run no case; write the summary of the lists into docs/compatibility.md
     #[arg(long)]
     document: bool,
-    /// Run only the cases whose names contain one of these
+    /// Run only the cases whose names contain one of these, or are one of these behind `=`
     words: Vec<String>,
 }
 
@@ -70,7 +70,7 @@ impl Arguments {
     fn wants(&self, source: Source, case: &Case) -> bool {
         self.source.as_deref().is_none_or(|name| name == source.name())
             && (!self.fast || case.is_fast)
-            && (self.words.is_empty() || self.words.iter().any(|word| case.name.contains(word)))
+            && (self.words.is_empty() || self.words.iter().any(|word| is_named(&case.name, word)))
     }
 
     /// The command line that these came from.
@@ -83,6 +83,14 @@ impl Arguments {
         words.push("--".to_owned());
         words.extend(self.words.iter().cloned());
         words
+    }
+}
+
+/// Whether a word names a case: it is part of its name, or all of it behind `=`.
+fn is_named(name: &str, word: &str) -> bool {
+    match word.strip_prefix('=') {
+        Some(whole) => name == whole,
+        None => name.contains(word),
     }
 }
 

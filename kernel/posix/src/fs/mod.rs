@@ -37,7 +37,7 @@ pub(crate) mod notify;
 pub(crate) mod open;
 pub(crate) mod permission;
 pub mod pipe;
-mod proc;
+pub(crate) mod proc;
 mod pseudo;
 pub mod stream;
 mod sysfs;
