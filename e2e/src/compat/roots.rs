@@ -77,7 +77,16 @@ pub(crate) const JAVA: Root =
 pub(crate) const GO: Root = Root {
     name: "compat-go",
     memory: "3g",
-    packages: &["gcc", "git", "golang-1.19-go", "golang-1.19-src", "libc6-dev", "procps", "tzdata"],
+    packages: &[
+        "gcc",
+        "git",
+        "golang-1.19-go",
+        "golang-1.19-src",
+        "libc6-dev",
+        "netbase",
+        "procps",
+        "tzdata",
+    ],
 };
 
 /// CPython's tests.
@@ -89,6 +98,7 @@ pub(crate) const CPYTHON: Root = Root {
         "gcc",
         "libc6-dev",
         "libpython3.11-testsuite",
+        "netbase",
         "python3",
         "python3-gdbm",
         "python3-venv",
