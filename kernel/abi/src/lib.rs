@@ -16,6 +16,7 @@
 //! | [`control`] | commands to the kernel, events from it |
 //! | [`wire`] | how a control message is encoded |
 //! | [`window`] | rings and buffers between the kernel and the I/O server |
+//! | [`file`] | arguments and answers of forwarded file calls |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ extern crate alloc;
 
 pub mod boot;
 pub mod control;
+pub mod file;
 pub mod layout;
 pub mod nucleus;
 pub mod ring;

@@ -202,7 +202,7 @@ impl Machine {
 
     fn take_completions(&mut self) {
         loop {
-            let completion = self.kernel.services.window.lock().as_mut().and_then(|w| w.poll());
+            let completion = self.kernel.services.next_completion();
             let Some((request, completion)) = completion else { return };
             self.kernel.completion(request, completion);
         }
@@ -244,7 +244,7 @@ impl Machine {
 
     /// Asks for a notification at the next completion; says whether one is there already.
     fn sleep_window(&self, sleeping: bool) -> bool {
-        self.kernel.services.window.lock().as_ref().is_some_and(|w| w.set_sleeping(sleeping))
+        self.kernel.services.set_window_sleeping(sleeping)
     }
 }
 

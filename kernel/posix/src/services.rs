@@ -12,6 +12,7 @@ use rand_chacha::{
 use trine_machine::{Arena, window::Window};
 
 use crate::{
+    forward::Requests,
     kernel::Timers,
     mm::Stale,
     process::{Registry, TaskRef},
@@ -37,6 +38,7 @@ pub struct Services {
     pub realtime_offset_ns: u64,
     /// The window to the I/O server, if there is one.
     pub window: Lock<Option<Window>>,
+    pub(crate) requests: Requests,
     /// Tasks that were woken and are not in the run queue yet.
     pub woken: Lock<Vec<u32>>,
     /// Lines for the host's log.
@@ -68,6 +70,7 @@ impl Services {
             monotonic_fn,
             realtime_offset_ns,
             window: Lock::new(window),
+            requests: Requests::new(),
             woken: Lock::new(Vec::new()),
             log: Lock::new(Vec::new()),
             timers: Timers::default(),

@@ -22,7 +22,9 @@
 mod host;
 pub mod protocol;
 mod server;
+mod service;
 mod stream;
 mod window;
+mod workers;
 
 pub use host::{ServeError, serve};

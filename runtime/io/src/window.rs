@@ -13,7 +13,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::atomic::{Ordering, fence},
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
 };
 
 use rustix::io::Errno;
@@ -47,7 +50,7 @@ fn describe(violation: &Violation) -> &'static str {
 /// The rings of one window.
 #[derive(Debug)]
 pub(crate) struct Window {
-    memory: SharedMemory,
+    memory: Arc<SharedMemory>,
     notify: OwnedFd,
     /// Submissions taken.
     sq_head: u32,
@@ -68,7 +71,7 @@ impl Window {
     /// Serves `memory`, whose guest is told of completions through `notify`.
     pub(crate) fn new(memory: SharedMemory, notify: OwnedFd) -> Self {
         Self {
-            memory,
+            memory: Arc::new(memory),
             notify,
             sq_head: 0,
             cq_tail: 0,
@@ -80,7 +83,7 @@ impl Window {
     }
 
     /// The memory, for stream data.
-    pub(crate) fn memory(&self) -> &SharedMemory {
+    pub(crate) fn memory(&self) -> &Arc<SharedMemory> {
         &self.memory
     }
 

@@ -20,7 +20,7 @@
 //! Lock order: descriptor table, file position, inode, file system, window.  Files are dropped
 //! (closed) with no lock held.
 
-mod anonymous;
+pub(crate) mod anonymous;
 pub mod boot;
 mod context;
 pub mod dentry;
@@ -37,7 +37,7 @@ pub(crate) mod notify;
 pub(crate) mod open;
 pub(crate) mod permission;
 pub mod pipe;
-mod proc;
+pub(crate) mod proc;
 mod pseudo;
 pub mod stream;
 mod sysfs;

@@ -82,6 +82,10 @@ impl Kernel {
             (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
         };
         task.waiter.renew();
+        if again.is_none() {
+            let old = task.journal.lock().clear();
+            drop(old);
+        }
         self.take_out_of_memory();
         self.services.registry.set_current(Some(task.clone()));
         let mut cx = Cx {
@@ -97,6 +101,16 @@ impl Kernel {
         self.drop_stale_pages();
         let value = match result {
             Ok(value) => value,
+            Err(Stop::Errno(Errno::PENDING)) => {
+                // Woken when the answer is there; as on Linux, a call that waits for a file cannot
+                // be interrupted, but the task can be killed.
+                let restart = Restart::Uninterruptible;
+                self.hold_call(task, PendingCall { progress, restart, deadline_ns: None });
+                if !self.has_deliverable(task) {
+                    task.run.lock().phase = Phase::Blocked;
+                }
+                return;
+            }
             Err(Stop::Errno(errno)) => {
                 if errno == Errno::NOMEM && self.take_out_of_memory() {
                     self.out_of_memory();
@@ -136,6 +150,8 @@ impl Kernel {
     fn end_call(&mut self, task: &TaskRef, value: u64) {
         task.run.lock().call = None;
         task.registers.lock().rax = value;
+        let old = task.journal.lock().clear();
+        drop(old);
         let mut signals = task.signals.lock();
         if let Some(mask) = signals.saved_mask.take() {
             signals.mask = mask;

@@ -259,7 +259,6 @@ impl Kernel {
         let Some(terminal) = terminal else { return };
         if let Some(foreground) = crate::fs::tty::release_session(&terminal, process.sid()) {
             self.signal_group(foreground, SIGHUP);
-            self.signal_group(foreground, SIGCONT);
         }
         for other in self.services.registry.processes() {
             if other.sid() == process.sid() {

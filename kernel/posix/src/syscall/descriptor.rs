@@ -33,6 +33,7 @@ const FIONREAD: u32 = 0x541b;
 const TIOCGPTPEER: u32 = 0x5441;
 
 const F_SEAL_WRITE: u32 = 8;
+const DN_MULTISHOT: u32 = 1 << 31;
 
 const F_RDLCK: i16 = 0;
 const F_WRLCK: i16 = 1;
@@ -196,6 +197,10 @@ pub(super) fn sys_fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
         }
         // F_GETLEASE: none.
         1025 => Ok(u64::from(F_UNLCK.cast_unsigned())),
+        // F_NOTIFY of nothing ends it; of anything it is not supported, as on kernels without it.
+        1026 if argument as u32 & !DN_MULTISHOT == 0 && file.attr().kind == FileType::Directory => {
+            Ok(0)
+        }
         1031 | 1032 => {
             let end = file.ops().as_any().downcast_ref::<PipeEnd>().ok_or(Errno::BADF)?;
             if command == 1032 {

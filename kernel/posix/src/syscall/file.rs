@@ -3,7 +3,10 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use super::transfer::{self, TRANSFER_MAX};
+use super::{
+    socket,
+    transfer::{self, TRANSFER_MAX},
+};
 use crate::{
     Errno,
     cx::{Cx, Restart, SysResult},
@@ -17,6 +20,7 @@ use crate::{
         walk::Walk,
     },
     io::{SliceSource, VecSink},
+    net::file::socket_of,
     process::{
         group::RLIMIT_FSIZE,
         signal::{SIGPIPE, SIGXFSZ},
@@ -41,13 +45,21 @@ fn offset(offset: i64) -> Result<u64, Errno> {
 
 pub(super) fn sys_read(cx: &mut Cx<'_>, fd: i32, address: u64, bytes: usize) -> SysResult {
     let file = get(cx, fd)?;
+    if let Ok(socket) = socket_of(&file) {
+        let ranges = Vec::from([(address, bytes.min(TRANSFER_MAX))]);
+        return socket::transfer_read(cx, &file, &*socket, ranges);
+    }
     let sink = cx.sink(address, bytes.min(TRANSFER_MAX));
     transfer::read(cx, &file, sink, None)
 }
 
 pub(super) fn sys_write(cx: &mut Cx<'_>, fd: i32, address: u64, bytes: usize) -> SysResult {
     let file = get(cx, fd)?;
-    transfer::write(cx, &file, Vec::from([(address, bytes)]), None)
+    let ranges = Vec::from([(address, bytes.min(TRANSFER_MAX))]);
+    match socket_of(&file) {
+        Ok(socket) => socket::transfer_write(cx, &file, &*socket, ranges),
+        Err(_) => transfer::write(cx, &file, ranges, None),
+    }
 }
 
 pub(super) fn sys_pread64(
@@ -75,6 +87,10 @@ pub(super) fn sys_pwrite64(
 
 pub(super) fn sys_readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> SysResult {
     let file = get(cx, fd)?;
+    if let Ok(socket) = socket_of(&file) {
+        let ranges = cx.read_iovec(iov, count)?;
+        return socket::transfer_read(cx, &file, &*socket, ranges);
+    }
     let sink = cx.sink_vector(iov, count)?;
     transfer::read(cx, &file, sink, None)
 }
@@ -82,7 +98,10 @@ pub(super) fn sys_readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> Sys
 pub(super) fn sys_writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> SysResult {
     let file = get(cx, fd)?;
     let ranges = cx.read_iovec(iov, count)?;
-    transfer::write(cx, &file, ranges, None)
+    match socket_of(&file) {
+        Ok(socket) => socket::transfer_write(cx, &file, &*socket, ranges),
+        Err(_) => transfer::write(cx, &file, ranges, None),
+    }
 }
 
 pub(super) fn sys_preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize, at: i64) -> SysResult {

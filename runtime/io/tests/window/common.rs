@@ -219,7 +219,15 @@ pub(crate) fn readable(file: BorrowedFd<'_>, patience: Duration) -> bool {
 }
 
 pub(crate) fn read(id: u32, handle: u32, bytes: usize) -> Submission {
-    Submission { operation: Operation::Read, id, handle, bytes: bytes as u32, data: 0, argument: 0 }
+    Submission {
+        operation: Operation::Read,
+        id,
+        handle,
+        bytes: bytes as u32,
+        data: 0,
+        input: 0,
+        argument: 0,
+    }
 }
 
 pub(crate) fn write(id: u32, handle: u32, bytes: usize) -> Submission {

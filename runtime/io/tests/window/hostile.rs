@@ -197,6 +197,7 @@ fn garbage(random: &mut Random, index: u32) -> [u8; SUBMISSION_BYTES] {
         handle: (random.next() % 4) as u32,
         bytes: (random.next() % 8192) as u32,
         data: (random.next() % (1 << 20)) as u32,
+        input: (random.next() % 4) as u32,
         argument: random.next() % 70,
     };
     let mut entry = request.encode();
