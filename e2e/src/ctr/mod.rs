@@ -12,6 +12,7 @@ mod leaks;
 mod lifecycle;
 mod streams;
 mod tool;
+mod volumes;
 
 use std::path::Path;
 
@@ -39,6 +40,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     exec::cases(&bed, &mut suite);
     lifecycle::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
+    volumes::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);
     kills::cases(&mut bed, &mut suite);

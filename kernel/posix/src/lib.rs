@@ -18,6 +18,7 @@
 //! | [`services`] | clock, random numbers, frames, the window: what every object may use |
 //! | [`fs`] | files: VFS, image, overlay, tmpfs, devices, proc, pipes, terminals, streams |
 //! | [`mm`] | memory: areas, faults, ELF images |
+//! | `net` | sockets |
 //! | [`process`] | tasks, processes, signals, credentials |
 //! | [`syscall`] | the table, and one file per family of calls |
 #![cfg_attr(not(test), no_std)]
@@ -36,6 +37,7 @@ pub mod fs;
 pub mod io;
 pub mod kernel;
 pub mod mm;
+mod net;
 pub mod process;
 pub mod services;
 pub mod sync;

@@ -16,11 +16,15 @@ use crate::{
         inode::{FileSystem, InodeRef},
         locks::LockTable,
         memory::{MemFs, Node, root_directory},
+        mqueue::Queues,
+        notify::NotifyTable,
         pipe::Pipe,
         stream::Streams,
         tty::pty::PtyTable,
         types::{FileType, NewInode, OpenFlags},
     },
+    mm::MmRef,
+    net::Net,
     process::Creds,
     services::ServicesRef,
     sync::Lock,
@@ -81,12 +85,18 @@ pub struct MountFlags {
 pub(crate) type SignalQueue = Arc<Lock<Vec<(u32, u32)>>>;
 
 /// Names of the container (uname(2)).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Names {
     /// Host name.
     pub host: Vec<u8>,
     /// Domain name.
     pub domain: Vec<u8>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { host: b"localhost".to_vec(), domain: b"(none)".to_vec() }
+    }
 }
 
 /// The file systems of the container.
@@ -105,11 +115,17 @@ pub struct Vfs {
     pub(crate) signals: SignalQueue,
     /// The window's streams.
     pub(crate) streams: Arc<Streams>,
+    /// Sockets.
+    pub(crate) net: Arc<Net>,
     /// What the container is like: names, and the root of all.
     pub(crate) names: Lock<Names>,
     cpus: AtomicU32,
     /// Where memfd_create(2) makes its files.
     memory: Lock<Option<InodeRef>>,
+    /// Who is told what happens to files.
+    pub(crate) notify: Arc<NotifyTable>,
+    /// POSIX message queues.
+    pub(crate) queues: Arc<Queues>,
     /// Terminals of /dev/pts.
     pub(crate) ptys: Arc<PtyTable>,
 }
@@ -138,6 +154,7 @@ impl Vfs {
         Arc::new(Self {
             signals: SignalQueue::default(),
             streams: Streams::new(Arc::clone(&services)),
+            net: Net::new(&services),
             names: Lock::new(Names::default()),
             mounts: Lock::new(Vec::new()),
             recent: Lock::new(Recent::default()),
@@ -147,6 +164,8 @@ impl Vfs {
             nameless,
             cpus: AtomicU32::new(1),
             memory: Lock::new(None),
+            notify: Arc::new(NotifyTable::default()),
+            queues: Arc::new(Queues::default()),
             ptys: Arc::new(PtyTable::default()),
             services,
         })
@@ -209,6 +228,26 @@ impl Vfs {
             node.unseal();
         }
         Ok(inode)
+    }
+
+    /// Checks that nobody runs a file as a program.
+    ///
+    /// # Errors
+    /// `ETXTBSY`.
+    pub(crate) fn check_not_running(&self, place: &Location) -> Result<(), Errno> {
+        let attr = place.attr();
+        if attr.mode & 0o111 == 0 {
+            return Ok(());
+        }
+        let runs = |mm: MmRef| {
+            let exe = mm.exe.lock().clone();
+            exe.is_some_and(|exe| {
+                let other = exe.attr();
+                (other.device, other.ino) == (attr.device, attr.ino)
+            })
+        };
+        let mut memories = self.services.registry.tasks().into_iter().filter_map(|task| task.mm());
+        if memories.any(runs) { Err(Errno::TXTBSY) } else { Ok(()) }
     }
 
     /// A number that was not given before: of a mount, a pipe, a terminal.

@@ -2,11 +2,11 @@
 //! The whole: what the binary around the personality calls.
 //!
 //! ```text
-//! loop {
+//! loop {                                          // on each vCPU, under one lock
 //!     commands -> command(); completions -> completion(); take_events() -> VMM
 //!     match next_task() {
-//!         Some(task) => { run it; trap(&task, why) }
-//!         None       => { sleep until next_deadline() or a kick; tick() }
+//!         Some(task) => { kicks(); run it without the lock; trap(&task, why) }
+//!         None       => { kicks(); sleep without the lock until sleep() or a kick; tick() }
 //!     }
 //! }
 //! ```
@@ -30,7 +30,7 @@ use crate::{
     mm::vdso::Vdso,
     process::{Task, TaskRef},
     services::ServicesRef,
-    syscall::futex::FutexTable,
+    syscall::{futex::FutexTable, ipc::Ipc},
 };
 
 /// How the machine gets at a task's floating-point state.
@@ -87,10 +87,9 @@ pub struct Kernel {
     pub services: ServicesRef,
     /// What the kernel was told at its start.
     pub options: BootOptions,
-    /// Host and domain name.
-    pub uts: Uts,
     pub(crate) schedule: Schedule,
     pub(crate) futexes: FutexTable,
+    pub(crate) ipc: Ipc,
     pub(crate) events: Vec<Event>,
     pub(crate) container: Option<FsContext>,
     /// Why the container could not be configured.
@@ -101,20 +100,8 @@ pub struct Kernel {
     pub(crate) init_status: Option<u32>,
     /// System calls that were logged as missing.
     unknown: BTreeSet<u64>,
-    /// When the last piece of CPU time was accounted.
-    accounted_ns: u64,
-    is_idle: bool,
     /// Scratch memory of [`Kernel::drain_woken`].
     woken: Vec<u32>,
-}
-
-/// Names of the machine (uname(2)).
-#[derive(Clone, Debug, Default)]
-pub struct Uts {
-    /// Host name.
-    pub hostname: Vec<u8>,
-    /// NIS domain name.
-    pub domainname: Vec<u8>,
 }
 
 impl Kernel {
@@ -122,12 +109,11 @@ impl Kernel {
     pub fn new(services: ServicesRef, options: BootOptions) -> Self {
         let vdso = Vdso::new(&services, &options.clock).map(Arc::new);
         Self {
-            accounted_ns: services.monotonic_ns(),
+            schedule: Schedule::new(options.vcpus, services.monotonic_ns()),
             services,
             options,
-            uts: Uts { hostname: b"localhost".to_vec(), domainname: b"(none)".to_vec() },
-            schedule: Schedule::default(),
             futexes: FutexTable::default(),
+            ipc: Ipc::default(),
             events: Vec::new(),
             container: None,
             configure_error: None,
@@ -135,7 +121,6 @@ impl Kernel {
             vdso,
             init_status: None,
             unknown: BTreeSet::new(),
-            is_idle: true,
             woken: Vec::new(),
         }
     }
@@ -156,23 +141,28 @@ impl Kernel {
 
     /// Takes the next task that is ready to run application code.
     pub fn next_task(&mut self) -> Option<TaskRef> {
-        if core::mem::take(&mut self.is_idle) {
+        let now = self.services.monotonic_ns();
+        let own = self.schedule.own();
+        if core::mem::take(&mut own.was_idle) {
             // Nobody used the time that passed.
-            self.accounted_ns = self.services.monotonic_ns();
+            own.accounted_ns = now;
         }
         loop {
             self.drain_woken();
             self.expire_process_timers();
             let Some(task) = self.pick() else {
-                self.is_idle = true;
+                self.schedule.own().was_idle = true;
                 self.services.registry.set_current(None);
                 return None;
             };
             if self.prepare(&task) {
                 self.services.registry.set_current(None);
                 self.account(&task, false);
+                self.arm_cpu_alarm(&task);
+                self.set_running(&task);
                 return Some(task);
             }
+            Self::release_vcpu(&task);
             self.account(&task, false);
         }
     }

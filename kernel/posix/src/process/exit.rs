@@ -114,9 +114,11 @@ impl Kernel {
     fn end_process(&mut self, process: &Arc<Process>, status: u32) {
         let groups = self.groups_that_depend_on(process);
         self.give_children_away(process);
+        self.undo_semaphores(process.pid);
         process.timers.lock().clear();
         self.leave_session(process);
         process.report.lock().exit = Some(status);
+        process.end_wait.wake_all();
         for pgid in groups {
             self.wake_if_orphaned(pgid);
         }
@@ -257,7 +259,6 @@ impl Kernel {
         let Some(terminal) = terminal else { return };
         if let Some(foreground) = crate::fs::tty::release_session(&terminal, process.sid()) {
             self.signal_group(foreground, SIGHUP);
-            self.signal_group(foreground, SIGCONT);
         }
         for other in self.services.registry.processes() {
             if other.sid() == process.sid() {
@@ -269,6 +270,14 @@ impl Kernel {
     /// Frees memory by killing the largest process.
     pub(crate) fn out_of_memory(&mut self) {
         let processes = self.services.registry.processes();
+        let ends_elsewhere = |process: &Arc<Process>| {
+            process.group_exit.lock().is_some()
+                && process.threads.lock().iter().any(|thread| self.runs_elsewhere(thread))
+        };
+        if processes.iter().any(ends_elsewhere) {
+            // Memory comes free as soon as another vCPU has stopped.
+            return;
+        }
         let size = |process: &Arc<Process>| {
             if process.group_exit.lock().is_some() {
                 return None;
@@ -294,7 +303,9 @@ impl Kernel {
             let current = self.services.registry.current();
             let threads = process.threads.lock().clone();
             for thread in &threads {
-                if current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, thread)) {
+                let is_current =
+                    current.as_ref().is_some_and(|current| Arc::ptr_eq(current, thread));
+                if !is_current && !self.runs_elsewhere(thread) {
                     self.exit_thread(thread);
                 }
             }

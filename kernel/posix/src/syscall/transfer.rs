@@ -33,6 +33,11 @@ impl<'a, T> Watched<'a, T> {
     pub(super) fn new(inner: &'a mut T, limit: usize) -> Self {
         Self { inner, limit, short: false }
     }
+
+    /// Whether it stopped because memory is not resident.
+    pub(super) fn short(&self) -> bool {
+        self.short
+    }
 }
 
 impl Sink for Watched<'_, UserSink> {
