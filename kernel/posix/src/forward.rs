@@ -27,7 +27,7 @@ use trine_abi::{
     file::Wire,
     window::{Completion, ENTRIES, Operation},
 };
-use trine_machine::window::Request;
+use trine_machine::window::{BUFFER_BYTES, BULK_BUFFER_BYTES, Request};
 
 use crate::{
     Errno,
@@ -294,12 +294,22 @@ impl Services {
         if !self.has_window() {
             return Err(Errno::IO);
         }
+        if call.input.len() > BULK_BUFFER_BYTES {
+            return Err(Errno::NAMETOOLONG);
+        }
         let task = self.current();
         let known = task.as_ref().and_then(|task| task.journal.lock().find::<T>(call));
         if let Some(slot) = known {
             return slot.take_or_wait(task.map(|task| task.ticket()).as_ref());
         }
-        let buffer = match self.begin() {
+        let large = call.input.len().max(call.room) > BUFFER_BYTES;
+        let begun = if large {
+            // Only a large buffer will do for large arguments; an answer may come in parts.
+            self.begin_bulk().filter(|buffer| buffer.capacity() >= call.input.len())
+        } else {
+            self.begin()
+        };
+        let buffer = match begun {
             Some(buffer) => buffer,
             None => {
                 if let Some(task) = &task {

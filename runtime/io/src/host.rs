@@ -21,6 +21,7 @@ use trine_link::{Link, LinkError, Message};
 use crate::{
     protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec},
     server::{Order, Server, ServerError, chain},
+    socket::{Gate, Network, Sockets},
     stream::Stream,
     window::Window,
 };
@@ -95,19 +96,20 @@ impl Vm {
     }
 }
 
-/// Serves a sandbox until it closes the link.  `confine_fn` is called at its first request, with
-/// the network namespace if there is one, while the process has a single thread.
+/// Serves a sandbox until it closes the link.  At its first request, while the process has a single
+/// thread, `enter_fn` is called with the network namespace if there is one, and then `confine_fn`.
 ///
 /// # Errors
 /// [`ServeError`]; the sandbox has been told.
 pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     link: Link,
-    confine_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+    enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+    confine_fn: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
-    let host = Host { notices: notices.clone(), vms: BTreeMap::new(), may_spin };
-    let served = host.serve(&link, confine_fn);
+    let host = Host { notices: notices.clone(), vms: BTreeMap::new(), network: None, may_spin };
+    let served = host.serve(&link, enter_fn, confine_fn);
     if let Err(error) = &served {
         notices.send(&Notice::Failed { vm: None, reason: chain(error) });
     }
@@ -117,6 +119,8 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 struct Host {
     notices: Notices,
     vms: BTreeMap<u32, Vm>,
+    /// What is known of the pod's network namespace.
+    network: Option<Arc<Network>>,
     /// There is more than one CPU.
     may_spin: bool,
 }
@@ -125,7 +129,8 @@ impl Host {
     fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         mut self,
         link: &Link,
-        confine_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+        enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+        confine_fn: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), ServeError> {
         let Some(first) = link.receive()? else {
             return Ok(());
@@ -134,7 +139,9 @@ impl Host {
             return Err(ServeError::Protocol("the first request is not a setup".into()));
         };
         let network = first.descriptors.first().map(AsFd::as_fd);
-        confine_fn(network).map_err(|error| ServeError::Confine(error.into()))?;
+        enter_fn(network).map_err(|error| ServeError::Confine(error.into()))?;
+        self.network = Some(Arc::new(Network::open()));
+        confine_fn().map_err(|error| ServeError::Confine(error.into()))?;
         drop(first);
         self.notices.send(&Notice::Ready);
         while let Some(message) = link.receive()? {
@@ -206,6 +213,9 @@ impl Host {
         )?;
         for (handle, stream) in streams {
             server.add(handle, stream)?;
+        }
+        if let Some(network) = &self.network {
+            server.serve_sockets(Box::new(Sockets::new(Arc::clone(network), Gate::open())));
         }
         thread::Builder::new()
             .name(format!("vm{number}"))

@@ -73,8 +73,8 @@ pub struct StreamSpec {
 /// What the sandbox asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// The first request.  With a descriptor, a network namespace to live in; without one, sockets
-    /// are refused altogether.
+    /// The first request.  With a descriptor, a network namespace to live in; without one, a fresh
+    /// one that has a loopback interface and nothing else.
     Setup {
         /// The pod's name, for messages.
         name: String,

@@ -138,6 +138,11 @@ impl Server {
         })
     }
 
+    /// Serves forwarded socket calls from now on.
+    pub(crate) fn serve_sockets(&mut self, sockets: Box<dyn Service>) {
+        self.sockets = Some(sockets);
+    }
+
     /// Adds a stream under a new handle.
     pub(crate) fn add(&mut self, handle: u32, stream: Stream) -> Result<(), ServerError> {
         let refuse = |source| ServerError::Stream { handle, source };

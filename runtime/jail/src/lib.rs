@@ -9,15 +9,19 @@
 //! | [`shared`] | [`shared::SharedMemory`]: a sealed memfd, accessed without references into it |
 //! | [`vmm`] | what `trine-vmm` calls |
 //! | [`io`] | what `trine-io` calls |
+//! | [`network`] | the network namespace of `trine-io` |
+//! | [`socket`] | system calls on sockets, as bytes |
 //! | [`seccomp`] | system call filters: a small decision tree instead of a long list |
 //!
 //! The layers, each of which holds without the others: no privileges to gain (`no_new_privs`), no
 //! capabilities, an empty root directory, and a system call filter that kills the process.
 
 pub mod io;
+pub mod network;
 mod posture;
 pub mod seccomp;
 pub mod shared;
+pub mod socket;
 pub mod vmm;
 
 pub use posture::{JailError, begin};
