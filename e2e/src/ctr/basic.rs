@@ -83,6 +83,17 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         Ok(())
     });
     bed.vm_case(suite, "limits-are-the-vms-size", || limits(bed));
+    suite.case("several-processors", || {
+        let script = "/usr/bin/forks 200 && /usr/bin/preempt 2 && /usr/bin/simd 2 && \
+                      /usr/bin/threads && /usr/bin/shootdown 2";
+        let arguments = ["/bin/sh", "-c", script];
+        for _ in 0..2 {
+            let id = bed.id("several");
+            let mut ctr = bed.ctr_run(&["--rm", "--cpus", "2"], BUSYBOX, &id, &arguments);
+            command::run(&mut ctr)?.expect("forks ok\npreempt ok\nsimd ok\nthreads ok\nshootdown ok")?;
+        }
+        Ok(())
+    });
 }
 
 fn two_at_once(bed: &Bed) -> Result<()> {
@@ -117,7 +128,6 @@ fn limits(bed: &Bed) -> Result<()> {
     let [memory_kib, processors] = numbers[..] else { bail!("the container printed {said:?}") };
     ensure!(memory_kib << 10 <= limit, "{memory_kib} KiB of memory, with a limit of {limit} bytes");
     ensure!(memory_kib << 10 >= limit / 2, "only {memory_kib} KiB of memory of {limit} bytes");
-    // A VM has one vCPU whatever the limit (docs/limitations.md); the quota is the cgroup's.
-    ensure!(processors == 1, "{processors} processors instead of 1");
+    ensure!(processors == 2, "{processors} processors instead of 2");
     Ok(())
 }

@@ -25,6 +25,7 @@ pub(super) fn cases(bed: &mut Bed, suite: &mut Suite) {
     } else {
         &["busybox", "containerd-shim-runc-v2"]
     };
+    suite.case("kill-of-a-frozen-container", || kill_frozen(bed, victims[0]));
     for (how, script) in [("at-rest", REST), ("under-load", LOAD)] {
         for victim in victims {
             suite.case(&format!("kill-9-{victim}-{how}"), || kill_part(bed, victim, script));
@@ -52,7 +53,7 @@ fn kill_part(bed: &Bed, victim: &str, script: &str) -> Result<()> {
     let pids = census::pids_of(victim)?;
     ensure!(!pids.is_empty(), "no process runs {victim}");
     for pid in pids {
-        kill(pid)?;
+        signal(pid, Signal::KILL)?;
     }
     command::until("the task's end is reported", Duration::from_secs(15), || {
         Ok(bed.status(&id)?.is_none_or(|status| status == "STOPPED"))
@@ -73,6 +74,15 @@ fn kill_part(bed: &Bed, victim: &str, script: &str) -> Result<()> {
     bed.run(BUSYBOX, &["/usr/bin/hello"])?.expect("hello")?;
     bed.collect_garbage()?;
     before.expect_same(&scope)
+}
+
+/// A container that does not answer, as its VM is stopped, is killed all the same.
+fn kill_frozen(bed: &Bed, victim: &str) -> Result<()> {
+    let id = bed.detach(BUSYBOX, &["/bin/sh", "-c", REST])?;
+    for pid in census::pids_of(victim)? {
+        signal(pid, Signal::STOP)?;
+    }
+    bed.remove(&id)
 }
 
 fn kill_containerd(bed: &mut Bed, script: &str) -> Result<()> {
@@ -116,11 +126,11 @@ fn warm_up(bed: &Bed) -> Result<()> {
     bed.collect_garbage()
 }
 
-fn kill(pid: u32) -> Result<()> {
+fn signal(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("process id")?;
-    match kill_process(pid, Signal::KILL) {
+    match kill_process(pid, signal) {
         // One of several may have ended with the first.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(errno) => Err(errno).context("kill"),
+        Err(errno) => Err(errno).context("send a signal"),
     }
 }

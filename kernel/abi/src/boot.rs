@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the VMM tells the kernel once, in the page at [`crate::layout::BOOT_INFO`].
 
+use crate::layout::{HUGE_PAGE_SIZE, PAGE_SIZE};
+
 /// Value of [`BootInfo::magic`]: "TRINEBT1", little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRINEBT1");
 /// Most images that one VM maps.
@@ -51,6 +53,19 @@ pub struct BootInfo {
     /// The images; the first is the root file system.
     pub images: [ImageSlot; MAX_IMAGES],
 }
+
+/// Bytes at the end of RAM in which the kernel keeps account of its frames, whole large pages.  It
+/// touches them thinly, so the host should back them with small pages.
+pub const fn bookkeeping_bytes(ram_bytes: u64) -> u64 {
+    let frames = ram_bytes / PAGE_SIZE;
+    let blocks = ram_bytes / HUGE_PAGE_SIZE;
+    (frames * COUNT_BYTES + blocks * BLOCK_BYTES).next_multiple_of(HUGE_PAGE_SIZE)
+}
+
+/// Bytes that the kernel keeps for each frame.
+pub const COUNT_BYTES: u64 = 4;
+/// Bytes that the kernel keeps for each large page of RAM.
+pub const BLOCK_BYTES: u64 = 72;
 
 /// [`BootInfo::features`]: the FS and GS base instructions work in ring 3.
 pub const FEATURE_FSGSBASE: u32 = 1;

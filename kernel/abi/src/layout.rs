@@ -4,11 +4,10 @@
 //! Guest-physical:
 //!
 //! ```text
-//! 0x00_0000_0000  RAM: boot page, vCPU pages, page tables, kernel, then free frames
+//! 0x00_0000_0000  RAM: boot page, vCPU pages, control rings, kernel, tables of the vCPUs, page
+//!                 tables, then free frames; after it, 2 MiB aligned, the window shared with the I/O
+//!                 server and the images, read-only
 //! 0x40_0000_0000  MMIO: never backed; a write is a doorbell or a VMM call
-//! 0x41_0000_0000  window shared with the I/O server
-//! 0x50_0000_0000  images, read-only, one slot each, 2 MiB aligned
-//! 0x80_0000_0000  end
 //! ```
 //!
 //! Guest-virtual: the application owns everything below [`USER_END`].  Above it lies the system
@@ -29,35 +28,24 @@ pub const NUCLEUS_BASE: u64 = 0x7f80_0000_0000;
 /// Distance between the nucleus pages of two vCPUs, in bytes.
 pub const NUCLEUS_STRIDE: u64 = 1 << 20;
 
-/// Guest-physical end of the largest RAM.
-pub const RAM_LIMIT: u64 = 0x40_0000_0000;
+/// Guest-physical end of RAM, window and images.
+pub const MEMORY_END: u64 = 0x40_0000_0000;
 /// Smallest RAM that a VM boots with, in bytes.
 pub const RAM_MIN: u64 = 8 << 20;
 /// Guest-physical address of the doorbell to the I/O server (an ioeventfd; 4-byte write).
 pub const MMIO_DOORBELL: u64 = 0x40_0000_0000;
 /// Guest-physical address of the VMM call register (an exit; 4-byte write of a [`crate::vcpu::Call`]).
 pub const MMIO_CALL: u64 = 0x40_0000_1000;
-/// Guest-physical base of the window.
-pub const WINDOW_BASE: u64 = 0x41_0000_0000;
-/// Guest-physical base of the image slots.
-pub const IMAGE_BASE: u64 = 0x50_0000_0000;
-/// End of the guest-physical address space.
-pub const PHYS_END: u64 = 0x80_0000_0000;
-
 /// Guest-physical address of the boot information page.
 pub const BOOT_INFO: u64 = 0x1000;
 /// Guest-physical address of the page of vCPU 0 (see [`crate::vcpu::VcpuPage`]); one page each.
-pub const VCPU_PAGES: u64 = 0x10_000;
+pub const VCPU_PAGES: u64 = 0x2000;
 /// Most vCPUs that a VM can have.
 pub const MAX_VCPUS: usize = 16;
 /// Guest-physical address of the control channel (see [`crate::ring`]): to the kernel, then from it.
-pub const CONTROL_RINGS: u64 = 0x40_000;
-/// Guest-physical address of per-vCPU descriptor tables and stacks; [`CPU_AREA_STRIDE`] bytes each.
-pub const CPU_AREAS: u64 = 0x80_000;
-/// Bytes of descriptor tables, nucleus code and exception stacks of one vCPU.
-pub const CPU_AREA_STRIDE: u64 = 0x8_000;
+pub const CONTROL_RINGS: u64 = VCPU_PAGES + MAX_VCPUS as u64 * PAGE_SIZE;
 /// Guest-physical address at which the kernel image is loaded.
-pub const KERNEL_BASE: u64 = 0x10_0000;
+pub const KERNEL_BASE: u64 = 0x4_0000;
 /// Guest-virtual address that the kernel image is linked at.
 pub const KERNEL_VIRT: u64 = DIRECT_MAP + KERNEL_BASE;
 
@@ -72,5 +60,4 @@ pub const SELECTOR_TSS: u16 = 0x38;
 
 /// Interrupt vector that the VMM injects for preemption and notifications.
 pub const VECTOR_KICK: u8 = 0x40;
-const _: () = assert!(CPU_AREAS + CPU_AREA_STRIDE * (MAX_VCPUS as u64) <= KERNEL_BASE);
 const _: () = assert!(KERNEL_BASE < RAM_MIN);

@@ -26,7 +26,7 @@ pub const RING_STRIDE: u64 = DATA_OFFSET + RING_BYTES as u64;
 pub const MAX_MESSAGE: u32 = 8 << 20;
 
 const _: () = assert!(RING_BYTES.is_power_of_two());
-const _: () = assert!(crate::layout::CONTROL_RINGS + 2 * RING_STRIDE <= crate::layout::CPU_AREAS);
+const _: () = assert!(crate::layout::CONTROL_RINGS + 2 * RING_STRIDE <= crate::layout::KERNEL_BASE);
 
 /// Bytes that wait in a ring, or `None` if the two words cannot be true.
 pub fn used(head: u32, tail: u32) -> Option<u32> {

@@ -16,13 +16,20 @@ pub enum Call {
     Control = 2,
     /// The VM ends; every event was put on the control ring before.
     PowerOff = 3,
-    /// The kernel failed; [`VcpuPage::text`] says why in one line.
+    /// The kernel failed; [`VcpuPage::text`] of vCPU 0 says why in one line.
     Panic = 4,
     /// The first application instruction is about to run (for measurement and readiness).
     Ready = 5,
     /// Free memory: [`VcpuPage::args`] hold a guest-physical address and a length in bytes, both
     /// 2 MiB aligned; the contents are lost and read as zero.
     Release = 6,
+    /// The first of [`VcpuPage::args`] is a set of vCPUs by bit: each is kicked if it runs, or woken
+    /// if it idles.
+    Kick = 7,
+    /// This vCPU waits for another one: let other threads of the host run.
+    Yield = 8,
+    /// The other vCPUs may start; their entry point is that of vCPU 0.
+    StartOthers = 9,
 }
 
 impl Call {
@@ -35,6 +42,9 @@ impl Call {
             4 => Self::Panic,
             5 => Self::Ready,
             6 => Self::Release,
+            7 => Self::Kick,
+            8 => Self::Yield,
+            9 => Self::StartOthers,
             _ => return None,
         })
     }
@@ -65,7 +75,7 @@ pub struct VcpuPage {
     pub text_bytes: AtomicU32,
     /// Keeps `text` aligned.
     pub reserved: AtomicU32,
-    /// Text of [`Call::Panic`], UTF-8 if the kernel is sound.
+    /// Text of [`Call::Panic`] (on vCPU 0's page), UTF-8 if the kernel is sound.
     pub text: [AtomicU64; TEXT_BYTES / 8],
 }
 

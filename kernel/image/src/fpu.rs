@@ -1,68 +1,113 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whose floating-point state the vCPU holds.  It is saved when another thread runs, or when the
-//! personality asks for it (signal frames, fork).
+//! The vCPUs, and whose floating-point state each holds.  It is saved when another thread runs there,
+//! before its thread can go on elsewhere, or when the personality asks for it (signal frames, fork).
 
-use alloc::sync::Arc;
+use alloc::{boxed::Box, sync::Arc};
 
 use spin::{Mutex, MutexGuard};
+use trine_abi::layout::MAX_VCPUS;
 use trine_machine::cpu::Cpu;
 use trine_posix::process::{Task, TaskRef};
 
-/// The vCPU and the thread that ran on it last.
+use crate::run::holder;
+
+/// Whose state a vCPU holds.  Used under the kernel's lock.
 #[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) cpu: Cpu,
-    owner: Option<TaskRef>,
+struct Owner {
+    task: Option<TaskRef>,
+    /// It ran since its state was saved.
+    is_newer: bool,
 }
 
-static STATE: Mutex<Option<State>> = Mutex::new(None);
+static CPUS: [Mutex<Option<Box<Cpu>>>; MAX_VCPUS] = [const { Mutex::new(None) }; MAX_VCPUS];
+static OWNERS: [Mutex<Owner>; MAX_VCPUS] =
+    [const { Mutex::new(Owner { task: None, is_newer: false }) }; MAX_VCPUS];
 
-/// Gives the vCPU away.
-pub(crate) fn init(cpu: Cpu) {
-    *STATE.lock() = Some(State { cpu, owner: None });
-}
+/// A vCPU, in use.
+pub(crate) struct Used(MutexGuard<'static, Option<Box<Cpu>>>);
 
-/// Takes the vCPU; never held while the personality runs.
-pub(crate) fn with<T>(use_fn: impl FnOnce(&mut State) -> T) -> T {
-    let mut guard: MutexGuard<'_, Option<State>> =
-        STATE.try_lock().expect("the personality does not run while a vcpu is in use");
-    use_fn(guard.as_mut().expect("init was called"))
-}
+impl core::ops::Deref for Used {
+    type Target = Cpu;
 
-impl State {
-    /// Makes `task` the owner: its state is loaded, that of the last owner saved.
-    pub(crate) fn switch_to(&mut self, task: &TaskRef) {
-        if self.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, task)) {
-            return;
-        }
-        if let Some(owner) = self.owner.take() {
-            save_to(&mut self.cpu, &owner);
-        }
-        self.cpu.load_fpu(&task.fpu.lock());
-        self.owner = Some(task.clone());
+    fn deref(&self) -> &Cpu {
+        self.0.as_ref().expect("this vcpu was given")
     }
 }
 
-fn save_to(cpu: &mut Cpu, task: &Task) {
-    let mut area = task.fpu.lock();
-    area.resize(cpu.fpu_bytes(), 0);
-    cpu.save_fpu(&task.registers.lock(), &mut area);
+impl core::ops::DerefMut for Used {
+    fn deref_mut(&mut self) -> &mut Cpu {
+        self.0.as_mut().expect("this vcpu was given")
+    }
+}
+
+/// Gives vCPU `index` away, once it runs.
+pub(crate) fn give(index: usize, cpu: Cpu) {
+    *CPUS[index].lock() = Some(Box::new(cpu));
+}
+
+/// Takes the vCPU that this runs on; never held while the personality runs.
+pub(crate) fn cpu(index: usize) -> Used {
+    Used(CPUS[index].try_lock().expect("the personality does not run while a vcpu is in use"))
+}
+
+fn is(owner: &Owner, task: &Task) -> bool {
+    owner.task.as_ref().is_some_and(|owner| core::ptr::eq(&raw const **owner, task))
+}
+
+/// Makes the vCPU hold the state of `task`.
+pub(crate) fn switch_to(vcpu: usize, task: &TaskRef) {
+    let mut owner = OWNERS[vcpu].lock();
+    if is(&owner, task) {
+        return;
+    }
+    save(vcpu, &mut owner);
+    for (_, other) in (0..).zip(&OWNERS).filter(|(index, _)| *index != vcpu) {
+        let mut other = other.lock();
+        if is(&other, task) {
+            other.task = None;
+        }
+    }
+    cpu(vcpu).load_fpu(&task.fpu.lock());
+    owner.task = Some(Arc::clone(task));
+}
+
+/// The owner has run application code.
+pub(crate) fn ran(vcpu: usize) {
+    OWNERS[vcpu].lock().is_newer = true;
+}
+
+/// Brings the owner's area up to date.
+pub(crate) fn save_owner(vcpu: usize) {
+    save(vcpu, &mut OWNERS[vcpu].lock());
+}
+
+fn save(vcpu: usize, owner: &mut Owner) {
+    if !core::mem::take(&mut owner.is_newer) {
+        return;
+    }
+    if let Some(task) = &owner.task {
+        let mut cpu = cpu(vcpu);
+        let mut area = task.fpu.lock();
+        area.resize(cpu.fpu_bytes(), 0);
+        cpu.save_fpu(&task.registers.lock(), &mut area);
+    }
 }
 
 /// Brings a thread's area up to date.
-pub(crate) fn save(task: &Task) {
-    with(|state| {
-        if state.owner.as_ref().is_some_and(|owner| core::ptr::eq(&raw const **owner, task)) {
-            save_to(&mut state.cpu, task);
-        }
-    });
+pub(crate) fn save_task(task: &Task) {
+    let vcpu = holder();
+    let mut owner = OWNERS[vcpu].lock();
+    if is(&owner, task) {
+        save(vcpu, &mut owner);
+    }
 }
 
-/// A thread's area was written: what the vCPU holds of it is old.
+/// A thread's area was written: what a vCPU holds of it is old.
 pub(crate) fn forget(task: &Task) {
-    with(|state| {
-        if state.owner.as_ref().is_some_and(|owner| core::ptr::eq(&raw const **owner, task)) {
-            state.owner = None;
+    for owner in &OWNERS {
+        let mut owner = owner.lock();
+        if is(&owner, task) {
+            *owner = Owner { task: None, is_newer: false };
         }
-    });
+    }
 }

@@ -27,7 +27,7 @@ use crate::run::Machine;
 #[global_allocator]
 static HEAP: Heap = heap::new();
 
-/// The entry point's first call.
+/// The entry point's first call on vCPU 0.
 extern "C" fn main() -> ! {
     let () = trine_nucleus::LINKED;
     // SAFETY: this is the guest.
@@ -56,12 +56,22 @@ extern "C" fn main() -> ! {
         hwcap2: info.features << 1,
         clock: TscClock { tsc_base, mult, base_ns },
         fpu: FpuOps {
-            save_fn: fpu::save,
+            save_fn: fpu::save_task,
             changed_fn: fpu::forget,
             bytes: cpu.fpu_bytes(),
             mask: info.xsave_mask,
         },
     };
-    fpu::init(cpu);
-    Machine { kernel: Kernel::new(services, options), channel, is_ready: false, active: None }.run()
+    fpu::give(0, cpu);
+    run::init(Machine { kernel: Kernel::new(services, options), channel, info, is_ready: false });
+    run::run(0)
+}
+
+/// The entry point's first call on the other vCPUs.
+extern "C" fn main_of_other(index: usize) -> ! {
+    // SAFETY: this is the guest.
+    let info = unsafe { cpu::boot_info() };
+    // SAFETY: this vCPU runs this, once.
+    fpu::give(index, unsafe { Cpu::new(index as u64, info) });
+    run::run(index)
 }

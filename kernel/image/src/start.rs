@@ -1,18 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The first instructions, and what a freestanding program must bring along.
 
-use core::{arch::global_asm, panic::PanicInfo};
+use alloc::vec;
+use core::{
+    arch::global_asm,
+    panic::PanicInfo,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-/// Bytes of the kernel's stack.
-const STACK_BYTES: usize = 256 * 1024;
+use trine_abi::{boot::BootInfo, layout::MAX_VCPUS, vcpu::Call};
+
+use crate::fpu;
+
+/// Bytes of the kernel's stack on each vCPU.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// Tops of the stacks of the other vCPUs.
+static STACK_TOPS: [AtomicU64; MAX_VCPUS] = [const { AtomicU64::new(0) }; MAX_VCPUS];
+
+/// Lets the other vCPUs enter the kernel.
+pub(crate) fn start_others(info: &BootInfo) {
+    if info.vcpus == 1 {
+        return;
+    }
+    for top in STACK_TOPS.iter().take(info.vcpus as usize).skip(1) {
+        // 16-byte units: the alignment that the calling convention asks for.
+        let stack = vec![0_u128; STACK_BYTES / size_of::<u128>()].leak();
+        top.store(stack.as_ptr_range().end as u64, Ordering::Release);
+    }
+    fpu::cpu(0).call(Call::StartOthers);
+}
 
 global_asm!(
     ".section .text._start, \"ax\", @progbits",
     ".globl _start",
     "_start:",
-    "    lea rsp, [rip + {stack} + {bytes}]",
     "    xor ebp, ebp",
+    "    test rsi, rsi",
+    "    jnz 2f",
+    "    lea rsp, [rip + {stack} + {bytes}]",
     "    call {main}",
+    "    ud2",
+    "2:  lea rax, [rip + {tops}]",
+    "    mov rsp, [rax + rsi * 8]",
+    "    mov rdi, rsi",
+    "    call {main_of_other}",
     "    ud2",
     // Called by compiled code; string instructions are native in ring 3.
     ".globl memcpy",
@@ -75,7 +107,9 @@ global_asm!(
     "    ud2",
     stack = sym STACK,
     bytes = const STACK_BYTES,
+    tops = sym STACK_TOPS,
     main = sym crate::main,
+    main_of_other = sym crate::main_of_other,
 );
 
 #[repr(C, align(4096))]

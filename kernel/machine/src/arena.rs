@@ -12,7 +12,7 @@ use core::{
 
 use spin::Mutex;
 use trine_abi::{
-    boot::{ImageSlot, MAX_IMAGES},
+    boot::{BLOCK_BYTES, COUNT_BYTES, ImageSlot, MAX_IMAGES},
     layout::{HUGE_PAGE_SIZE, PAGE_SIZE},
 };
 
@@ -45,6 +45,9 @@ struct Free {
     table_count: usize,
 }
 
+const _: () = assert!(size_of::<Block>() as u64 == BLOCK_BYTES);
+const _: () = assert!(size_of::<AtomicU32>() as u64 == COUNT_BYTES);
+
 /// The RAM and images of a VM.
 pub struct Arena {
     base: *mut u8,
@@ -72,7 +75,8 @@ impl fmt::Debug for Arena {
 impl Arena {
     /// Takes over RAM.  `base` is where physical address 0 is mapped.
     ///
-    /// The bookkeeping (about 1/900 of RAM) is put at `free_start`; frames below are never free.
+    /// Frames below `free_start` are never free.  The bookkeeping is at the end of RAM, where the
+    /// host backs it with small pages (`trine_abi::boot::bookkeeping_bytes`).
     ///
     /// # Safety
     /// - `base .. base + ram_bytes` is mapped, writable, and stays so for ever; everything from
@@ -88,18 +92,19 @@ impl Arena {
         images: [(ImageSlot, *const u8); MAX_IMAGES],
     ) -> Self {
         let frames = ram_bytes / PAGE_SIZE;
-        let counts_at = free_start.next_multiple_of(PAGE_SIZE);
-        let blocks_at = (counts_at + frames * 4).next_multiple_of(64);
         let blocks = frames / BLOCK_FRAMES;
-        let end = blocks_at + blocks * size_of::<Block>() as u64;
-        assert!(end < ram_bytes, "ram of {ram_bytes} bytes is too small for its bookkeeping");
+        let own = frames * COUNT_BYTES + blocks * BLOCK_BYTES;
+        let counts_at = (ram_bytes - own) / PAGE_SIZE * PAGE_SIZE;
+        let first_free = free_start.div_ceil(PAGE_SIZE);
+        let end = counts_at / PAGE_SIZE;
+        assert!(first_free < end, "ram of {ram_bytes} bytes is too small for its bookkeeping");
         let arena = Self {
             base,
             ram_bytes,
             counts: base.wrapping_add(counts_at as usize).cast(),
-            blocks: base.wrapping_add(blocks_at as usize).cast(),
+            blocks: base.wrapping_add((counts_at + frames * COUNT_BYTES) as usize).cast(),
             free: Mutex::new(Free {
-                lowest: end.div_ceil(PAGE_SIZE) / BLOCK_FRAMES,
+                lowest: first_free / BLOCK_FRAMES,
                 frames: 0,
                 tables: [0; TABLE_POOL],
                 table_count: 0,
@@ -107,16 +112,17 @@ impl Arena {
             images,
             kernel_root: AtomicU64::new(0),
         };
-        let first_free = end.div_ceil(PAGE_SIZE);
         let mut free = arena.free.lock();
-        for index in first_free / BLOCK_FRAMES..blocks {
-            let used = first_free.saturating_sub(index * BLOCK_FRAMES).min(BLOCK_FRAMES);
+        for index in 0..blocks {
+            let start = index * BLOCK_FRAMES;
+            let used = first_free.saturating_sub(start).min(BLOCK_FRAMES);
+            let usable = end.saturating_sub(start).min(BLOCK_FRAMES);
             let mut block = Block { free: [0; 8], count: 0, fresh: used as u32 };
-            for frame in used..BLOCK_FRAMES {
+            for frame in used..usable {
                 block.free[(frame / 64) as usize] |= 1 << (frame % 64);
             }
-            block.count = (BLOCK_FRAMES - used) as u32;
-            free.frames += BLOCK_FRAMES - used;
+            block.count = usable.saturating_sub(used) as u32;
+            free.frames += u64::from(block.count);
             // SAFETY: the block lies in the bookkeeping that was sized above.
             unsafe { arena.blocks.wrapping_add(index as usize).write(block) };
         }
@@ -351,7 +357,7 @@ pub fn for_tests(ram_bytes: u64, image: &'static [u8]) -> &'static Arena {
     assert!(!base.is_null(), "out of memory for a test arena");
     let mut images = [(ImageSlot::default(), core::ptr::null()); MAX_IMAGES];
     let bytes = image.len() as u64 / PAGE_SIZE * PAGE_SIZE;
-    images[0] = (ImageSlot { base: trine_abi::layout::IMAGE_BASE, bytes }, image.as_ptr());
+    images[0] = (ImageSlot { base: ram_bytes, bytes }, image.as_ptr());
     // SAFETY: the allocation is zeroed, leaked, and nobody else's; the image is static.
     Box::leak(Box::new(unsafe { Arena::new(base, ram_bytes, 0x1000, images) }))
 }

@@ -20,8 +20,9 @@ use trine_abi::{
 };
 
 use crate::{
-    AddressSpace, Arena, Registers,
+    Arena, Registers, Translations,
     context::{Bases, Trap},
+    shootdown,
 };
 
 /// TSC value at [`clock_start`].
@@ -100,12 +101,15 @@ struct FpuArea([u8; FPU_BYTES]);
 
 /// One vCPU.
 pub struct Cpu {
+    index: usize,
     data: *mut Data,
     page: &'static VcpuPage,
     run_fn: extern "C" fn(*mut Registers) -> u64,
     load_root_fn: extern "C" fn(u64),
-    root: u64,
-    kernel_root: u64,
+    /// What is loaded, and what must be loaded before application code runs.
+    loaded: Translations,
+    wanted: Translations,
+    kernel: Translations,
     has_bases: bool,
     xsave_mask: u64,
     fpu_bytes: usize,
@@ -117,7 +121,7 @@ unsafe impl Send for Cpu {}
 
 impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cpu").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("Cpu").field("index", &self.index).finish_non_exhaustive()
     }
 }
 
@@ -140,7 +144,9 @@ impl Cpu {
         let page = unsafe { &*((DIRECT_MAP + VCPU_PAGES + index * 4096) as *const VcpuPage) };
         let fpu_bytes = if info.xsave_mask == 0 { 512 } else { info.xsave_bytes as usize };
         assert!(fpu_bytes <= FPU_BYTES, "vector state of {fpu_bytes} bytes is unknown");
+        let kernel = Translations { root: info.page_table, generation: 0 };
         Self {
+            index: index as usize,
             data,
             page,
             // SAFETY: the nucleus has a function of this type at that offset.
@@ -151,8 +157,9 @@ impl Cpu {
             load_root_fn: unsafe {
                 core::mem::transmute::<*const (), extern "C" fn(u64)>(load_root)
             },
-            root: info.page_table,
-            kernel_root: info.page_table,
+            loaded: kernel,
+            wanted: kernel,
+            kernel,
             has_bases: info.features & FEATURE_FSGSBASE != 0,
             xsave_mask: info.xsave_mask,
             fpu_bytes,
@@ -160,22 +167,27 @@ impl Cpu {
         }
     }
 
-    /// Runs application code in a space until it traps.  The registers, and the segment bases, are
-    /// the application's on entry and on return.
-    pub fn run(
-        &mut self,
-        space: &mut AddressSpace,
-        registers: &mut Registers,
-        bases: &mut Bases,
-    ) -> Trap {
+    /// Decides, under the kernel's lock, which space [`Cpu::run`] will run application code in.  It
+    /// must live until then, and until this vCPU has left it.
+    pub fn enter(&mut self, space: Translations) {
+        self.wanted = space;
+        shootdown::enter(self.index, space.root);
+    }
+
+    /// Runs application code in the space of the last [`Cpu::enter`] until it traps; needs no lock.
+    /// The registers, and the segment bases, are the application's on entry and on return.
+    pub fn run(&mut self, registers: &mut Registers, bases: &mut Bases) -> Trap {
+        let trap = self.run_until_trap(registers, bases);
+        shootdown::leave(self.index);
+        trap
+    }
+
+    fn run_until_trap(&mut self, registers: &mut Registers, bases: &mut Bases) -> Trap {
         const CANONICAL_END: u64 = 1 << 47;
         if registers.rip >= CANONICAL_END {
             return Trap::Exception { vector: 13, code: 0 };
         }
-        if space.take_stale() || space.root() != self.root {
-            self.root = space.root();
-            (self.load_root_fn)(self.root);
-        }
+        self.load();
         // Only what POPF changes in ring 3, and the bits that are always one: IOPL, NT, VM stay 0.
         registers.rflags = registers.rflags & 0x0024_0dd5 | 0x202;
         self.load_bases(bases);
@@ -204,12 +216,20 @@ impl Cpu {
         }
     }
 
+    /// Loads the page tables of the last [`Cpu::enter`], if they are not loaded yet.
+    pub fn load(&mut self) {
+        if self.loaded != self.wanted {
+            self.loaded = self.wanted;
+            (self.load_root_fn)(self.loaded.root);
+        }
+    }
+
     /// Leaves the application's page tables for the kernel's own.  A space must not be dropped
     /// while this vCPU uses it: its tables are recycled at once.
     pub fn leave_space(&mut self) {
-        if self.root != self.kernel_root {
-            self.root = self.kernel_root;
-            (self.load_root_fn)(self.root);
+        if self.loaded != self.kernel {
+            self.loaded = self.kernel;
+            (self.load_root_fn)(self.loaded.root);
         }
     }
 
@@ -326,19 +346,31 @@ impl Cpu {
         vmm_call(call);
     }
 
-    /// Ends the VM with one line.
-    pub fn panic(&self, text: &str) -> ! {
-        panic_on(self.page, text)
+    /// Makes other vCPUs, by bit, leave application code or wake from idling.
+    pub fn kick(&self, vcpus: u32) {
+        self.page.args[0].store(u64::from(vcpus), Ordering::Relaxed);
+        vmm_call(Call::Kick);
     }
 }
 
-/// Ends the VM with one line, from anywhere on vCPU 0.
+/// Ends the VM with one line, from anywhere; the line goes to the page of vCPU 0.
 ///
 /// # Safety
 /// Only in the guest.
 pub unsafe fn panic(text: &str) -> ! {
     // SAFETY: the caller vouches that this is the guest.
     panic_on(unsafe { &*((DIRECT_MAP + VCPU_PAGES) as *const VcpuPage) }, text)
+}
+
+/// Waits for another vCPU, which may be waiting for the host's CPU: call it again and again.
+pub fn relax(turn: u32) {
+    /// Turns after which the other may well need this vCPU's host CPU.
+    const YIELD_AFTER: u32 = 2000;
+    if turn % YIELD_AFTER == YIELD_AFTER - 1 {
+        vmm_call(Call::Yield);
+    } else {
+        core::hint::spin_loop();
+    }
 }
 
 fn panic_on(page: &VcpuPage, text: &str) -> ! {

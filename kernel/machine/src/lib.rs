@@ -13,6 +13,7 @@
 //! | [`arena`] | RAM: the free frames and the images |
 //! | [`frame`] | one 4 KiB frame, one page of an image |
 //! | [`space`] | an address space: four-level page tables that own their pages |
+//! | [`shootdown`] | stale translations on other vCPUs |
 //! | [`heap`] | the kernel's allocator |
 //! | [`context`] | what a thread leaves behind when it enters the kernel |
 //! | [`window`] | the kernel's end of the rings to the I/O server |
@@ -32,10 +33,11 @@ pub mod cpu;
 pub mod frame;
 pub mod heap;
 mod raw;
+pub mod shootdown;
 pub mod space;
 pub mod window;
 
 pub use arena::Arena;
 pub use context::Registers;
 pub use frame::{Frame, HugeFrame, ImagePage, Page};
-pub use space::{Access, AddressSpace, OutOfMemory};
+pub use space::{Access, AddressSpace, OutOfMemory, Translations};

@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, Msrs, kvm_enable_cap,
-    kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_enable_cap, kvm_fpu,
+    kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use trine_abi::{
@@ -22,7 +22,7 @@ use crate::{
     Error,
     loader::{self, Kernel},
     memory::Memory,
-    tables::{self, Descriptors, GDT_LIMIT, IDT_LIMIT, PageTables, TSS_LIMIT},
+    tables::{self, CpuArea, Descriptors, GDT_LIMIT, IDT_LIMIT, PageTables, TSS_LIMIT},
 };
 
 const MSR_STAR: u32 = 0xc000_0081;
@@ -44,6 +44,8 @@ pub struct Machine {
     pub vm: VmFd,
     /// Guest-physical memory.
     pub memory: Memory,
+    /// Guest-physical address of each vCPU's nucleus pages.
+    pub nucleus: Vec<u64>,
 }
 
 /// What this host's CPUs offer to a guest.
@@ -76,23 +78,26 @@ impl Machine {
         if vm.check_extension(Cap::SplitIrqchip) {
             vm.enable_cap(&split).map_err(Error::kvm("split the irqchip"))?;
         }
-        add_slots(&vm, &memory)?;
+        add_slot(&vm, &memory)?;
         // SAFETY: the descriptor is ours alone and is given away.
         let doorbell = unsafe { EventFd::from_raw_fd(doorbell.into_raw_fd()) };
         vm.register_ioevent(&doorbell, &IoEventAddress::Mmio(MMIO_DOORBELL), NoDatamatch)
             .map_err(Error::kvm("register the doorbell"))?;
 
         let loaded = loader::load(kernel, &memory)?;
-        let tables = PageTables::build(&memory, loaded.end, vcpus)?;
+        let areas = CpuArea::all(loaded.end, vcpus);
+        let tables_start = loaded.end + u64::from(vcpus) * CpuArea::BYTES;
+        let tables = PageTables::build(&memory, tables_start, areas.clone())?;
         let (root, free_start) = (tables.root(), tables.end());
         let features = Features::of(&kvm)?;
         let mut fds = Vec::new();
-        for index in 0..u64::from(vcpus) {
-            let vcpu = vm.create_vcpu(index).map_err(Error::kvm("create a vcpu"))?;
-            let descriptors = tables::descriptors(&memory, index, &loaded.nucleus, &loaded.header)?;
-            setup(&vcpu, &features, &loaded, &descriptors, root)?;
+        for area in areas.clone() {
+            let vcpu = vm.create_vcpu(area.index).map_err(Error::kvm("create a vcpu"))?;
+            let descriptors = tables::descriptors(&memory, area, &loaded.nucleus, &loaded.header)?;
+            setup(&vcpu, area.index, &features, &loaded, (&descriptors, root))?;
             fds.push(vcpu);
         }
+        let nucleus = areas.map(CpuArea::nucleus).collect();
         let tsc_khz = fds.first().and_then(|vcpu| vcpu.get_tsc_khz().ok()).unwrap_or(0);
         let info = boot_info(&memory, &features, vcpus, root, free_start, tsc_khz)?;
         memory.write(BOOT_INFO, &encode(&info))?;
@@ -100,30 +105,20 @@ impl Machine {
             let deadline = core::mem::offset_of!(VcpuPage, deadline_ns) as u64;
             memory.write(VCPU_PAGES + index * PAGE_SIZE + deadline, &u64::MAX.to_le_bytes())?;
         }
-        Ok(Self { vcpus: fds, vm, memory })
+        Ok(Self { vcpus: fds, vm, memory, nucleus })
     }
 }
 
-fn add_slots(vm: &VmFd, memory: &Memory) -> Result<(), Error> {
-    let mut slots = vec![
-        (0, memory.ram_bytes, memory.ram_host_address()?, 0),
-        (memory.window_base(), memory.window.bytes, memory.window.host_address(), 0),
-    ];
-    for (slot, mapping) in &memory.images {
-        slots.push((slot.base, slot.bytes, mapping.host_address(), KVM_MEM_READONLY));
-    }
-    for (index, (guest_phys_addr, memory_size, userspace_addr, flags)) in (0..).zip(slots) {
-        let region = kvm_userspace_memory_region {
-            slot: index,
-            flags,
-            guest_phys_addr,
-            memory_size,
-            userspace_addr,
-        };
-        // SAFETY: the mapping is as long as the slot and outlives the VM (see `Machine`).
-        unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("add a memory slot"))?;
-    }
-    Ok(())
+fn add_slot(vm: &VmFd, memory: &Memory) -> Result<(), Error> {
+    let region = kvm_userspace_memory_region {
+        slot: 0,
+        flags: 0,
+        guest_phys_addr: 0,
+        memory_size: memory.bytes,
+        userspace_addr: memory.host_address(),
+    };
+    // SAFETY: the mapping is as long as the slot and outlives the VM (see `Machine`).
+    unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("add the memory slot"))
 }
 
 impl Features {
@@ -196,10 +191,10 @@ fn xsave_bytes(mask: u64) -> u32 {
 
 fn setup(
     vcpu: &VcpuFd,
+    index: u64,
     features: &Features,
     kernel: &Kernel,
-    descriptors: &Descriptors,
-    root: u64,
+    (descriptors, root): (&Descriptors, u64),
 ) -> Result<(), Error> {
     vcpu.set_cpuid2(&features.cpuid).map_err(Error::kvm("set the cpuid"))?;
     let mut sregs = vcpu.get_sregs().map_err(Error::kvm("read the segment registers"))?;
@@ -257,6 +252,7 @@ fn setup(
     let regs = kvm_regs {
         rip: kernel.entry,
         rdi: DIRECT_MAP + BOOT_INFO,
+        rsi: index,
         rflags: 0x202,
         ..Default::default()
     };
@@ -279,7 +275,7 @@ fn boot_info(
         .map_err(|error| Error::host("get random bytes", error))?;
     debug_assert_eq!(filled, seed.len());
     let mut images = [ImageSlot::default(); MAX_IMAGES];
-    for (to, (slot, _)) in images.iter_mut().zip(&memory.images) {
+    for (to, slot) in images.iter_mut().zip(&memory.images) {
         *to = *slot;
     }
     Ok(BootInfo {

@@ -11,7 +11,7 @@ use rustix::{
     event::{EventfdFlags, PollFd, PollFlags},
     fs::OFlags,
 };
-use trine_abi::layout::{MAX_VCPUS, VCPU_PAGES};
+use trine_abi::layout::MAX_VCPUS;
 use trine_link::{Link, Message};
 
 use crate::{
@@ -22,11 +22,9 @@ use crate::{
     protocol::{
         BOOT, BootRequest, COMMAND, Cause, EVENT, NOTICE, Notice, REQUEST, Request, Stages,
     },
-    vcpu::{self, Page, Shared, drain, lock},
+    vcpu::{self, Guest, Page, Shared, drain, lock},
 };
 
-/// vCPUs that the kernel runs on.
-const KERNEL_VCPUS: u32 = 1;
 /// How often a busy vCPU is looked at, in nanoseconds.
 const TICK_NS: u64 = 10_000_000;
 
@@ -87,14 +85,14 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     let mut stages =
         Stages { create_ns: clock_ns(rustix::time::ClockId::Monotonic), ..Stages::default() };
     let memory = Memory::new(request.memory_bytes, &window, &images)?;
-    // The kernel of this version runs on one vCPU: a CPU limit above that is the cgroup's quota.
-    let machine = Machine::new(request.vcpus.min(KERNEL_VCPUS), memory, &kernel, doorbell)?;
+    let machine = Machine::new(request.vcpus, memory, &kernel, doorbell)?;
     stages.loaded_ns = clock_ns(rustix::time::ClockId::Monotonic);
     let event = |what: &str| {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| Error::host(format!("make the {what} event"), error))
     };
-    let shared = Arc::new(Shared::new(event("server")?, notify, event("wake")?));
+    let wakes = machine.vcpus.iter().map(|_| event("wake")).collect::<Result<_, _>>()?;
+    let shared = Arc::new(Shared::new(event("server")?, notify, wakes));
     let control = Control::new(machine.memory.ram.clone());
     Ok((Server { machine, shared, control }, stages))
 }
@@ -107,21 +105,24 @@ impl Server {
         notice(link, &Notice::Booted)?;
         let vcpus = core::mem::take(&mut self.machine.vcpus);
         let Self { machine, shared, mut control } = self;
-        let page = Page { ram: machine.memory.ram.clone(), base: VCPU_PAGES };
+        let pages: Vec<Page> =
+            (0..vcpus.len()).map(|index| Page::new(&machine.memory, index)).collect();
+        let guest = &Guest { memory: &machine.memory, nucleus: &machine.nucleus };
         thread::scope(|scope| {
-            for (index, fd) in (0..).zip(vcpus) {
-                let (memory, shared) = (&machine.memory, &shared);
+            for (index, fd) in vcpus.into_iter().enumerate() {
+                let shared = &shared;
                 thread::Builder::new()
                     .name(format!("vcpu{index}"))
-                    .spawn_scoped(scope, move || vcpu::run(fd, index, memory, shared))
+                    .spawn_scoped(scope, move || vcpu::run(fd, index, guest, shared))
                     .map_err(|error| Error::host("start a vcpu thread", error))?;
             }
             let mut session = Session { link, shared: &shared, control: &mut control, stages };
-            let result = session.run(&page);
+            let result = session.run(&pages);
             // Whatever happened: no vCPU thread may outlive this function.
             shared.stop.store(true, Ordering::SeqCst);
+            drop(lock(&shared.paused));
             shared.resumed.notify_all();
-            shared.kick(false);
+            shared.interrupt();
             result
         })
     }
@@ -135,11 +136,11 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn run(&mut self, page: &Page) -> Result<(), Error> {
+    fn run(&mut self, pages: &[Page]) -> Result<(), Error> {
         let mut was_idle = false;
         loop {
-            let idle = self.shared.idle.load(Ordering::SeqCst);
-            let timeout = self.timeout(page, idle && was_idle);
+            let idle = self.shared.is_idle();
+            let timeout = self.timeout(pages, idle && was_idle);
             was_idle = idle;
             let [linked, moved, notified] = self.wait(timeout)?;
             self.shared.server_sleeps.store(false, Ordering::SeqCst);
@@ -152,30 +153,32 @@ impl Session<'_> {
             if linked && !self.sandbox_spoke()? {
                 return Ok(());
             }
-            let idle = self.shared.idle.load(Ordering::SeqCst);
-            if notified && !idle {
+            if notified {
                 drain(&self.shared.notify);
-                self.shared.kick(true);
-            } else if !idle && self.tick_is_due(page) {
-                self.shared.kick(true);
+                self.shared.kick_one();
+            }
+            for (index, _) in self.running(pages).filter(|(_, page)| tick_is_due(page)) {
+                self.shared.kick(index, true);
             }
         }
     }
 
+    /// vCPUs that do not sleep.
+    fn running<'b>(&'b self, pages: &'b [Page]) -> impl Iterator<Item = (usize, &'b Page)> {
+        pages.iter().enumerate().filter(|(index, _)| !self.shared.idles(*index))
+    }
+
     /// How long to sleep: for ever once the guest has been idle for a whole tick.
-    fn timeout(&self, page: &Page, asleep: bool) -> Option<u64> {
+    fn timeout(&self, pages: &[Page], asleep: bool) -> Option<u64> {
         if asleep {
             self.shared.server_sleeps.store(true, Ordering::SeqCst);
-            if self.shared.idle.load(Ordering::SeqCst) {
+            if self.shared.is_idle() {
                 return None;
             }
         }
         let now = clock_ns(rustix::time::ClockId::Monotonic);
-        Some(page.deadline_ns().saturating_sub(now).clamp(1_000_000, TICK_NS))
-    }
-
-    fn tick_is_due(&self, page: &Page) -> bool {
-        page.wants_tick() || page.deadline_ns() <= clock_ns(rustix::time::ClockId::Monotonic)
+        let next = self.running(pages).map(|(_, page)| page.deadline_ns()).min();
+        Some(next.unwrap_or(u64::MAX).saturating_sub(now).clamp(1_000_000, TICK_NS))
     }
 
     fn wait(&self, timeout_ns: Option<u64>) -> Result<[bool; 3], Error> {
@@ -189,7 +192,7 @@ impl Session<'_> {
             PollFd::from_borrowed_fd(self.shared.notify.as_fd(), PollFlags::IN),
         ];
         // An idle vCPU waits for notifications itself.
-        let count = if self.shared.idle.load(Ordering::SeqCst) { 2 } else { 3 };
+        let count = if self.shared.has_listener() { 2 } else { 3 };
         match rustix::event::poll(&mut events[..count], timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Error::host("wait for events", error)),
@@ -216,7 +219,7 @@ impl Session<'_> {
                 }
             }
         }
-        if self.shared.standing.load(Ordering::SeqCst) && *lock(&self.shared.paused) {
+        if self.shared.stands() && *lock(&self.shared.paused) {
             notice(self.link, &Notice::Paused)?;
         }
         if let Some((cause, reason)) = ended {
@@ -231,7 +234,7 @@ impl Session<'_> {
             self.link.send(EVENT, &event, &[]).map_err(|error| Either::Link(error.into()))?;
         }
         if self.control.pump()? {
-            self.shared.kick(true);
+            self.shared.kick_one();
         }
         Ok(())
     }
@@ -243,7 +246,7 @@ impl Session<'_> {
             COMMAND => {
                 // A guest with a broken ring ends by itself; the command is lost with it.
                 if self.control.send(&message.payload).unwrap_or(false) {
-                    self.shared.kick(true);
+                    self.shared.kick_one();
                 }
             }
             REQUEST => {
@@ -252,7 +255,7 @@ impl Session<'_> {
                 match request {
                     Request::Pause => {
                         *lock(&self.shared.paused) = true;
-                        self.shared.kick(false);
+                        self.shared.interrupt();
                     }
                     Request::Resume => {
                         *lock(&self.shared.paused) = false;
@@ -270,6 +273,10 @@ impl Session<'_> {
         }
         Ok(true)
     }
+}
+
+fn tick_is_due(page: &Page) -> bool {
+    page.wants_tick() || page.deadline_ns() <= clock_ns(rustix::time::ClockId::Monotonic)
 }
 
 enum Either {

@@ -4,11 +4,11 @@
 
 use trine_abi::{
     layout::{
-        CPU_AREA_STRIDE, CPU_AREAS, DIRECT_MAP, HUGE_PAGE_SIZE, MMIO_DOORBELL, NUCLEUS_BASE,
-        NUCLEUS_STRIDE, PAGE_SIZE, SELECTOR_CODE0, SELECTOR_CODE3, SELECTOR_DATA3, SELECTOR_TSS,
-        VECTOR_KICK, WINDOW_BASE,
+        DIRECT_MAP, HUGE_PAGE_SIZE, MMIO_DOORBELL, NUCLEUS_BASE, NUCLEUS_STRIDE, PAGE_SIZE,
+        SELECTOR_CODE0, SELECTOR_CODE3, SELECTOR_DATA3, SELECTOR_TSS, VECTOR_KICK,
     },
     nucleus::{DATA_PAGE, EXCEPTION_STACK, Header, KICK_STACK, PAGES, RELOCATIONS},
+    window::WINDOW_BYTES,
 };
 
 use crate::{Error, memory::Memory};
@@ -22,7 +22,35 @@ const NO_EXECUTE: u64 = 1 << 63;
 const IDT: u64 = 0x1000;
 const TSS: u64 = 0x100;
 /// Offset of the nucleus pages in a CPU area.
-pub(crate) const NUCLEUS: u64 = 0x2000;
+const NUCLEUS: u64 = 0x2000;
+
+/// Descriptor tables, nucleus pages and exception stacks of one vCPU.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuArea {
+    /// Its number.
+    pub index: u64,
+    /// Guest-physical address.
+    base: u64,
+}
+
+impl CpuArea {
+    /// Bytes of an area.
+    pub const BYTES: u64 = NUCLEUS + PAGES * PAGE_SIZE;
+
+    /// The areas of a VM's vCPUs, from a guest-physical address (page aligned) on.
+    pub fn all(start: u64, vcpus: u32) -> impl Iterator<Item = Self> + Clone {
+        (0..u64::from(vcpus)).map(move |index| Self { index, base: start + index * Self::BYTES })
+    }
+
+    /// Guest-physical address of the nucleus pages.
+    pub fn nucleus(self) -> u64 {
+        self.base + NUCLEUS
+    }
+
+    fn nucleus_virt(self) -> u64 {
+        NUCLEUS_BASE + self.index * NUCLEUS_STRIDE
+    }
+}
 
 /// Builds page tables in RAM, from `next` on.
 #[derive(Debug)]
@@ -37,20 +65,25 @@ impl<'a> PageTables<'a> {
     ///
     /// # Errors
     /// If RAM is too small for the tables.
-    pub fn build(memory: &'a Memory, start: u64, vcpus: u32) -> Result<Self, Error> {
+    pub fn build(
+        memory: &'a Memory,
+        start: u64,
+        areas: impl Iterator<Item = CpuArea>,
+    ) -> Result<Self, Error> {
         let mut tables = Self { memory, next: start, root: 0 };
         tables.root = tables.table()?;
         tables.map_large(0, memory.ram_bytes, TABLE)?;
         tables.map_large(MMIO_DOORBELL, HUGE_PAGE_SIZE, TABLE | NO_EXECUTE)?;
-        tables.map_large(WINDOW_BASE, HUGE_PAGE_SIZE, TABLE | NO_EXECUTE)?;
-        for (slot, _) in &memory.images {
+        let window = WINDOW_BYTES.next_multiple_of(HUGE_PAGE_SIZE);
+        tables.map_large(memory.window_base(), window, TABLE | NO_EXECUTE)?;
+        for slot in &memory.images {
             let bytes = slot.bytes.next_multiple_of(HUGE_PAGE_SIZE);
             tables.map_large(slot.base, bytes, TABLE & !WRITABLE | NO_EXECUTE)?;
         }
-        for cpu in 0..u64::from(vcpus) {
+        for area in areas {
             for page in 0..PAGES {
-                let virt = NUCLEUS_BASE + cpu * NUCLEUS_STRIDE + page * PAGE_SIZE;
-                let phys = CPU_AREAS + cpu * CPU_AREA_STRIDE + NUCLEUS + page * PAGE_SIZE;
+                let virt = area.nucleus_virt() + page * PAGE_SIZE;
+                let phys = area.nucleus() + page * PAGE_SIZE;
                 let table = tables.walk(virt, 12)?;
                 tables.set(table, virt >> 12 & 511, phys | TABLE)?;
             }
@@ -150,13 +183,13 @@ pub const TSS_LIMIT: u32 = 0x67;
 /// If RAM is too small.
 pub fn descriptors(
     memory: &Memory,
-    cpu: u64,
+    area: CpuArea,
     nucleus: &[u8],
     header: &Header,
 ) -> Result<Descriptors, Error> {
-    let area = CPU_AREAS + cpu * CPU_AREA_STRIDE;
+    let nucleus_virt = area.nucleus_virt();
+    let area = area.base;
     let virt = DIRECT_MAP + area;
-    let nucleus_virt = NUCLEUS_BASE + cpu * NUCLEUS_STRIDE;
     let tss_virt = virt + TSS;
 
     let mut gdt = [0_u64; 16];

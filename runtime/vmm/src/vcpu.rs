@@ -5,14 +5,14 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering},
     },
 };
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use rustix::event::{PollFd, PollFlags};
 use trine_abi::{
-    layout::{CPU_AREAS, MMIO_CALL, PAGE_SIZE, VCPU_PAGES, VECTOR_KICK},
+    layout::{MMIO_CALL, PAGE_SIZE, VCPU_PAGES, VECTOR_KICK},
     nucleus::{DATA_PAGE, EXCEPTION_STACK},
     vcpu::{Call, TEXT_BYTES, VcpuPage},
 };
@@ -23,12 +23,11 @@ use crate::{
     machine::{self, clock_ns},
     memory::Memory,
     protocol::Cause,
-    tables::NUCLEUS,
 };
 
 const KICK_SIGNAL: libc::c_int = libc::SIGUSR1;
 
-/// What a vCPU thread and the rest of the VMM share.
+/// What the vCPU threads and the rest of the VMM share.
 #[derive(Debug)]
 pub struct Shared {
     /// Why the VM ended, once it has.
@@ -37,24 +36,36 @@ pub struct Shared {
     pub to_server: OwnedFd,
     /// Completions from the I/O server.
     pub notify: OwnedFd,
-    /// Wakes an idle vCPU: a command came, or the VM must stop.
-    pub wake: OwnedFd,
     /// The guest put events on its ring or took commands.
     pub control_moved: AtomicBool,
     /// CLOCK_MONOTONIC of the first application instruction, once; 0 before.
     pub ready_ns: std::sync::atomic::AtomicU64,
-    /// The vCPU sleeps in the VMM.
-    pub idle: AtomicBool,
     /// The server sleeps without a tick: whoever leaves idle must wake it.
     pub server_sleeps: AtomicBool,
     /// Stop as soon as possible.
     pub stop: AtomicBool,
     /// Stand still; the flag under the lock is "paused".
     pub paused: Mutex<bool>,
-    /// Signalled when `paused` ends.
+    /// Signalled when `paused` ends, and when the other vCPUs start.
     pub resumed: Condvar,
-    /// The vCPU stands still because of `paused`.
-    pub standing: AtomicBool,
+    /// vCPUs other than the first may run.
+    others_run: AtomicBool,
+    /// The idle vCPU that waits for `notify`, or `NOBODY`: then the server does.
+    listener: AtomicUsize,
+    vcpus: Vec<Vcpu>,
+}
+
+const NOBODY: usize = usize::MAX;
+
+/// What the others know of one vCPU.
+#[derive(Debug)]
+struct Vcpu {
+    /// It sleeps in the VMM, or was not started yet.
+    idle: AtomicBool,
+    /// It stands still because of `paused`, or was not started yet.
+    standing: AtomicBool,
+    /// Ends its idling.
+    wake: OwnedFd,
     want_kick: AtomicBool,
     thread: AtomicI32,
     immediate_exit: Mutex<Option<ImmediateExit>>,
@@ -68,42 +79,97 @@ struct ImmediateExit(*const AtomicU8);
 unsafe impl Send for ImmediateExit {}
 
 impl Shared {
-    /// Makes the shared state.
-    pub fn new(to_server: OwnedFd, notify: OwnedFd, wake: OwnedFd) -> Self {
+    /// Makes the shared state for one vCPU per event in `wakes`.
+    pub fn new(to_server: OwnedFd, notify: OwnedFd, wakes: Vec<OwnedFd>) -> Self {
+        let vcpu = |(index, wake)| Vcpu {
+            idle: AtomicBool::new(index > 0),
+            standing: AtomicBool::new(index > 0),
+            wake,
+            want_kick: AtomicBool::new(false),
+            thread: AtomicI32::new(0),
+            immediate_exit: Mutex::new(None),
+        };
         Self {
             end: Mutex::new(None),
             to_server,
             notify,
-            wake,
             control_moved: AtomicBool::new(false),
             ready_ns: std::sync::atomic::AtomicU64::new(0),
-            idle: AtomicBool::new(false),
             server_sleeps: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             paused: Mutex::new(false),
             resumed: Condvar::new(),
-            standing: AtomicBool::new(false),
-            want_kick: AtomicBool::new(false),
-            thread: AtomicI32::new(0),
-            immediate_exit: Mutex::new(None),
+            others_run: AtomicBool::new(false),
+            listener: AtomicUsize::new(NOBODY),
+            vcpus: wakes.into_iter().enumerate().map(vcpu).collect(),
         }
     }
 
-    /// Makes the vCPU leave the guest; with `inject`, the guest gets a kick.
-    pub fn kick(&self, inject: bool) {
-        if inject {
-            self.want_kick.store(true, Ordering::SeqCst);
+    /// Whether every vCPU sleeps.
+    pub fn is_idle(&self) -> bool {
+        self.vcpus.iter().all(|vcpu| vcpu.idle.load(Ordering::SeqCst))
+    }
+
+    /// Whether one vCPU sleeps.
+    pub fn idles(&self, index: usize) -> bool {
+        self.vcpus.get(index).is_none_or(|vcpu| vcpu.idle.load(Ordering::SeqCst))
+    }
+
+    /// Whether every vCPU stands still.
+    pub fn stands(&self) -> bool {
+        self.vcpus.iter().all(|vcpu| vcpu.standing.load(Ordering::SeqCst))
+    }
+
+    /// Whether an idle vCPU waits for completions.
+    pub fn has_listener(&self) -> bool {
+        self.listener.load(Ordering::SeqCst) != NOBODY
+    }
+
+    /// Makes some vCPU look around: one that sleeps, if there is one.
+    pub fn kick_one(&self) {
+        let started = self.others_run.load(Ordering::SeqCst);
+        let index = (0..self.vcpus.len()).find(|&i| (i == 0 || started) && self.idles(i));
+        self.kick(index.unwrap_or(0), true);
+    }
+
+    /// Makes every vCPU leave the guest, for a pause or a stop.
+    pub fn interrupt(&self) {
+        for index in 0..self.vcpus.len() {
+            self.kick(index, false);
         }
-        if let Some(exit) = &*lock(&self.immediate_exit) {
+    }
+
+    /// Makes a vCPU leave the guest, or wake; with `inject`, the guest gets a kick.
+    pub fn kick(&self, index: usize, inject: bool) {
+        let Some(vcpu) = self.vcpus.get(index) else { return };
+        if inject {
+            vcpu.want_kick.store(true, Ordering::SeqCst);
+        }
+        if let Some(exit) = &*lock(&vcpu.immediate_exit) {
             // SAFETY: the vCPU thread removes the pointer before its mapping goes away.
             unsafe { &*exit.0 }.store(1, Ordering::SeqCst);
         }
-        let thread = self.thread.load(Ordering::SeqCst);
-        if thread != 0 {
+        signal(&vcpu.wake);
+        let thread = vcpu.thread.load(Ordering::SeqCst);
+        if thread != 0 && !vcpu.idle.load(Ordering::SeqCst) {
             // SAFETY: signals a thread of this process, or nobody if it has just ended.
             unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, KICK_SIGNAL) };
         }
-        signal(&self.wake);
+    }
+
+    fn start_others(&self) {
+        let paused = lock(&self.paused);
+        self.others_run.store(true, Ordering::SeqCst);
+        drop(paused);
+        self.resumed.notify_all();
+    }
+
+    /// Waits until the guest wants more than its first vCPU.
+    fn await_start(&self) {
+        let mut paused = lock(&self.paused);
+        while !self.others_run.load(Ordering::SeqCst) && !self.stop.load(Ordering::SeqCst) {
+            paused = self.resumed.wait(paused).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
     }
 
     fn finish(&self, cause: Cause, reason: String) {
@@ -148,26 +214,41 @@ pub fn install_signal_handler() -> Result<(), Error> {
 }
 
 /// Runs a vCPU until the VM ends.
-pub fn run(mut vcpu: VcpuFd, index: u64, memory: &Memory, shared: &Arc<Shared>) {
-    shared.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::SeqCst);
+pub fn run(mut vcpu: VcpuFd, index: usize, machine: &Guest, shared: &Arc<Shared>) {
+    let Some(own) = shared.vcpus.get(index) else { return };
+    own.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::SeqCst);
+    if index > 0 {
+        shared.await_start();
+    }
     let exit = &raw const vcpu.get_kvm_run().immediate_exit;
-    *lock(&shared.immediate_exit) = Some(ImmediateExit(exit.cast()));
-    let page = Page { ram: memory.ram.clone(), base: VCPU_PAGES + index * PAGE_SIZE };
-    let (cause, reason) = match Loop::new(&mut vcpu, page, memory, shared).run() {
+    *lock(&own.immediate_exit) = Some(ImmediateExit(exit.cast()));
+    own.idle.store(false, Ordering::SeqCst);
+    let (cause, reason) = match Loop::new(&mut vcpu, index, own, machine, shared).run() {
         Ok(end) => end,
         Err(error) => {
             let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
             (Cause::Host, format!("{error}{}", source.unwrap_or_default()))
         }
     };
-    *lock(&shared.immediate_exit) = None;
+    *lock(&own.immediate_exit) = None;
     shared.finish(cause, reason);
+}
+
+/// What the vCPU threads use of the VM.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest<'a> {
+    /// Guest-physical memory.
+    pub memory: &'a Memory,
+    /// Guest-physical address of each vCPU's nucleus pages.
+    pub nucleus: &'a [u64],
 }
 
 struct Loop<'a> {
     vcpu: &'a mut VcpuFd,
+    index: usize,
+    own: &'a Vcpu,
     page: Page,
-    memory: &'a Memory,
+    guest: &'a Guest<'a>,
     shared: &'a Arc<Shared>,
     /// The last exit was a call, which the next entry completes.
     completing: bool,
@@ -180,8 +261,15 @@ struct Loop<'a> {
 const LOST_AFTER_NS: u64 = 20_000_000;
 
 impl<'a> Loop<'a> {
-    fn new(vcpu: &'a mut VcpuFd, page: Page, memory: &'a Memory, shared: &'a Arc<Shared>) -> Self {
-        Self { vcpu, page, memory, shared, completing: false, injected_ns: 0 }
+    fn new(
+        vcpu: &'a mut VcpuFd,
+        index: usize,
+        own: &'a Vcpu,
+        guest: &'a Guest<'a>,
+        shared: &'a Arc<Shared>,
+    ) -> Self {
+        let page = Page::new(guest.memory, index);
+        Self { vcpu, index, own, page, guest, shared, completing: false, injected_ns: 0 }
     }
 
     fn run(&mut self) -> Result<(Cause, String), Error> {
@@ -232,11 +320,23 @@ impl<'a> Loop<'a> {
                     }
                 }
                 Some(Call::Release) => {
-                    self.memory.release(self.page.argument(0), self.page.argument(1));
+                    self.guest.memory.release(self.page.argument(0), self.page.argument(1));
                 }
+                Some(Call::Kick) => {
+                    let set = self.page.argument(0);
+                    for index in (0..self.shared.vcpus.len()).filter(|i| set >> i & 1 == 1) {
+                        self.shared.kick(index, true);
+                    }
+                }
+                Some(Call::Yield) => std::thread::yield_now(),
+                Some(Call::StartOthers) => self.shared.start_others(),
                 Some(Call::PowerOff) => return Ok((Cause::PowerOff, "powered off".into())),
                 Some(Call::Panic) => {
-                    return Ok((Cause::Panic, format!("kernel panic: {}", self.page.text())));
+                    let nucleus = self.guest.nucleus.get(self.index).copied().unwrap_or_default();
+                    let text = Page::new(self.guest.memory, 0)
+                        .text()
+                        .unwrap_or_else(|| self.page.early_trap(nucleus));
+                    return Ok((Cause::Panic, format!("kernel panic: {text}")));
                 }
                 None => return Ok(bad(&format!("unknown call {call}"))),
             }
@@ -246,17 +346,17 @@ impl<'a> Loop<'a> {
     fn stand_while_paused(&self) {
         let mut paused = lock(&self.shared.paused);
         while *paused && !self.shared.stop.load(Ordering::SeqCst) {
-            if !self.shared.standing.swap(true, Ordering::SeqCst) {
+            if !self.own.standing.swap(true, Ordering::SeqCst) {
                 signal(&self.shared.to_server);
             }
             paused =
                 self.shared.resumed.wait(paused).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        self.shared.standing.store(false, Ordering::SeqCst);
+        self.own.standing.store(false, Ordering::SeqCst);
     }
 
     fn inject_kick(&mut self) -> Result<(), Error> {
-        if !self.shared.want_kick.load(Ordering::SeqCst) {
+        if !self.own.want_kick.load(Ordering::SeqCst) {
             return Ok(());
         }
         if self.completing {
@@ -267,14 +367,14 @@ impl<'a> Loop<'a> {
         let now = clock_ns(rustix::time::ClockId::Monotonic);
         if self.page.kick() && now < self.injected_ns.saturating_add(LOST_AFTER_NS) {
             // The guest has not seen the last one: it will look around soon anyway.
-            self.shared.want_kick.store(false, Ordering::SeqCst);
+            self.own.want_kick.store(false, Ordering::SeqCst);
             return Ok(());
         }
         let run = self.vcpu.get_kvm_run();
         let ready = run.ready_for_interrupt_injection != 0;
         run.request_interrupt_window = u8::from(!ready);
         if ready {
-            self.shared.want_kick.store(false, Ordering::SeqCst);
+            self.own.want_kick.store(false, Ordering::SeqCst);
             self.page.set_kick();
             self.injected_ns = now;
             machine::inject(self.vcpu, VECTOR_KICK)?;
@@ -284,7 +384,10 @@ impl<'a> Loop<'a> {
 
     /// Sleeps until the guest's deadline, a completion, a command, or a stop.
     fn idle(&self) {
-        self.shared.idle.store(true, Ordering::SeqCst);
+        self.own.idle.store(true, Ordering::SeqCst);
+        let order = Ordering::SeqCst;
+        let listens =
+            self.shared.listener.compare_exchange(NOBODY, self.index, order, order).is_ok();
         let deadline = self.page.deadline_ns();
         let now = clock_ns(rustix::time::ClockId::Monotonic);
         if deadline > now {
@@ -293,22 +396,26 @@ impl<'a> Loop<'a> {
                 tv_nsec: ((deadline - now) % 1_000_000_000) as i64,
             });
             let mut events = [
+                PollFd::from_borrowed_fd(self.own.wake.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.shared.notify.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.shared.wake.as_fd(), PollFlags::IN),
             ];
+            let count = if listens { 2 } else { 1 };
             // An interrupted or failed poll is a spurious wake-up, which the guest allows.
-            let _ = rustix::event::poll(&mut events, timeout.as_ref());
-            let [notified, woken] = events.map(|event| !event.revents().is_empty());
+            let _ = rustix::event::poll(&mut events[..count], timeout.as_ref());
+            let [woken, notified] = events.map(|event| !event.revents().is_empty());
             if notified {
                 drain(&self.shared.notify);
             }
             if woken {
-                drain(&self.shared.wake);
+                drain(&self.own.wake);
             }
         }
+        if listens {
+            self.shared.listener.store(NOBODY, Ordering::SeqCst);
+        }
         // The guest looks around when this call returns: a kick would tell it nothing new.
-        self.shared.want_kick.store(false, Ordering::SeqCst);
-        self.shared.idle.store(false, Ordering::SeqCst);
+        self.own.want_kick.store(false, Ordering::SeqCst);
+        self.own.idle.store(false, Ordering::SeqCst);
         if self.shared.server_sleeps.swap(false, Ordering::SeqCst) {
             signal(&self.shared.to_server);
         }
@@ -322,13 +429,17 @@ fn bad(what: &str) -> (Cause, String) {
 /// The shared page of a vCPU, read with care: the guest writes it at any time.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// RAM.
-    pub ram: GuestMemoryMmap<()>,
+    ram: GuestMemoryMmap<()>,
     /// Guest-physical address of the page.
-    pub base: u64,
+    base: u64,
 }
 
 impl Page {
+    /// The page of a vCPU.
+    pub fn new(memory: &Memory, index: usize) -> Self {
+        Self { ram: memory.ram.clone(), base: VCPU_PAGES + index as u64 * PAGE_SIZE }
+    }
+
     fn load_u64(&self, offset: usize) -> u64 {
         let address = GuestAddress(self.base + offset as u64);
         // The page is RAM by construction.
@@ -365,8 +476,8 @@ impl Page {
     }
 
     /// A trap before the kernel could report one: what the CPU and the nucleus left behind.
-    fn early_trap(&self) -> String {
-        let data = CPU_AREAS + NUCLEUS + DATA_PAGE;
+    fn early_trap(&self, nucleus: u64) -> String {
+        let data = nucleus + DATA_PAGE;
         let word = |offset: u64| -> u64 {
             self.ram.load(GuestAddress(data + offset), Ordering::Relaxed).unwrap_or(0)
         };
@@ -381,16 +492,17 @@ impl Page {
         )
     }
 
-    fn text(&self) -> String {
+    /// The text of a panic, if there is one.
+    fn text(&self) -> Option<String> {
         let bytes = self.load_u32(core::mem::offset_of!(VcpuPage, text_bytes)) as usize;
         if bytes == 0 {
-            return self.early_trap();
+            return None;
         }
         let mut text = vec![0; bytes.min(TEXT_BYTES)];
         let offset = core::mem::offset_of!(VcpuPage, text) as u64;
         let _ = self.ram.read_slice(&mut text, GuestAddress(self.base + offset));
         let text = String::from_utf8_lossy(&text);
         // One line, printable: it goes into logs and messages.
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        Some(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
     }
 }

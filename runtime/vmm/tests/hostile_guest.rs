@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use elf::{ElfBytes, endian::LittleEndian};
+use elf::{ElfBytes, abi::PT_LOAD, endian::LittleEndian};
 use rustix::{event::EventfdFlags, fs::MemfdFlags};
 use trine_abi::{
-    layout::{CONTROL_RINGS, CPU_AREAS, DIRECT_MAP, MMIO_CALL},
+    layout::{CONTROL_RINGS, DIRECT_MAP, MMIO_CALL, PAGE_SIZE},
     ring::{RING_STRIDE, TAIL_OFFSET},
     window::WINDOW_BYTES,
 };
@@ -158,8 +158,13 @@ fn impossible_ring_position_ends_the_vm() {
 
 #[test]
 fn triple_fault_ends_the_vm() {
-    // No gate for #UD and none for the double fault that follows.
-    let idt = DIRECT_MAP + CPU_AREAS + 0x1000;
+    // No gate for #UD and none for the double fault that follows.  The tables of vCPU 0 follow the
+    // kernel: a page for GDT and TSS, then the IDT.
+    let Ok(bytes) = kernel() else { return };
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(&bytes).expect("an elf file");
+    let loaded = elf.segments().expect("segments").iter().filter(|s| s.p_type == PT_LOAD);
+    let end = loaded.map(|s| s.p_vaddr + s.p_memsz).max().expect("a loaded segment");
+    let idt = end.next_multiple_of(PAGE_SIZE) + PAGE_SIZE;
     let mut code = Vec::new();
     for vector in [6, 8, 13] {
         code.extend(store(idt + vector * 16, 0));

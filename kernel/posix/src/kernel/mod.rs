@@ -2,11 +2,11 @@
 //! The whole: what the binary around the personality calls.
 //!
 //! ```text
-//! loop {
+//! loop {                                          // on each vCPU, under one lock
 //!     commands -> command(); completions -> completion(); take_events() -> VMM
 //!     match next_task() {
-//!         Some(task) => { run it; trap(&task, why) }
-//!         None       => { sleep until next_deadline() or a kick; tick() }
+//!         Some(task) => { kicks(); run it without the lock; trap(&task, why) }
+//!         None       => { kicks(); sleep without the lock until sleep() or a kick; tick() }
 //!     }
 //! }
 //! ```
@@ -101,9 +101,6 @@ pub struct Kernel {
     pub(crate) init_status: Option<u32>,
     /// System calls that were logged as missing.
     unknown: BTreeSet<u64>,
-    /// When the last piece of CPU time was accounted.
-    accounted_ns: u64,
-    is_idle: bool,
     /// Scratch memory of [`Kernel::drain_woken`].
     woken: Vec<u32>,
 }
@@ -122,11 +119,10 @@ impl Kernel {
     pub fn new(services: ServicesRef, options: BootOptions) -> Self {
         let vdso = Vdso::new(&services, &options.clock).map(Arc::new);
         Self {
-            accounted_ns: services.monotonic_ns(),
+            schedule: Schedule::new(options.vcpus, services.monotonic_ns()),
             services,
             options,
             uts: Uts { hostname: b"localhost".to_vec(), domainname: b"(none)".to_vec() },
-            schedule: Schedule::default(),
             futexes: FutexTable::default(),
             events: Vec::new(),
             container: None,
@@ -135,7 +131,6 @@ impl Kernel {
             vdso,
             init_status: None,
             unknown: BTreeSet::new(),
-            is_idle: true,
             woken: Vec::new(),
         }
     }
@@ -156,23 +151,27 @@ impl Kernel {
 
     /// Takes the next task that is ready to run application code.
     pub fn next_task(&mut self) -> Option<TaskRef> {
-        if core::mem::take(&mut self.is_idle) {
+        let now = self.services.monotonic_ns();
+        let own = self.schedule.own();
+        if core::mem::take(&mut own.was_idle) {
             // Nobody used the time that passed.
-            self.accounted_ns = self.services.monotonic_ns();
+            own.accounted_ns = now;
         }
         loop {
             self.drain_woken();
             self.expire_process_timers();
             let Some(task) = self.pick() else {
-                self.is_idle = true;
+                self.schedule.own().was_idle = true;
                 self.services.registry.set_current(None);
                 return None;
             };
             if self.prepare(&task) {
                 self.services.registry.set_current(None);
                 self.account(&task, false);
+                self.set_running(&task);
                 return Some(task);
             }
+            Self::release_vcpu(&task);
             self.account(&task, false);
         }
     }

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who runs next: round robin with slices of 10 ms; woken tasks go before those that were running.
+//! All vCPUs take from the same queues.
+//!
+//! A vCPU that goes on to run application code while others wait wakes an idle vCPU for them: at once
+//! for tasks that are new or had to give way; for woken ones at its second chance, because who wakes
+//! somebody is often about to wait for him, and two tasks that take turns are best off on one vCPU.
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, vec::Vec};
+use core::sync::atomic::Ordering;
 
 use crate::{
     Kernel,
@@ -13,20 +19,60 @@ const SLICE_NS: u64 = 10_000_000;
 /// After so many woken tasks in a row, one of the others has its turn.
 const WOKEN_MAX: u32 = 16;
 
-/// The run queues.
+/// What one vCPU does.
 #[derive(Debug, Default)]
-pub(crate) struct Schedule {
+pub(crate) struct Vcpu {
     /// Goes on running.
     current: Option<TaskRef>,
     slice_end_ns: u64,
+    /// Runs application code now.
+    running: Option<TaskRef>,
+    /// It was asked to stop doing so.
+    is_kicked: bool,
+    /// It sleeps until then, in nanoseconds of CLOCK_MONOTONIC.
+    idle_until_ns: Option<u64>,
+    /// It left tasks in the queue of woken ones when it last ran application code.
+    left_woken: bool,
+    /// When the last piece of CPU time was accounted.
+    pub(super) accounted_ns: u64,
+    /// It had nothing to run.
+    pub(super) was_idle: bool,
+}
+
+/// The run queues.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    /// The vCPU that holds the kernel's lock.
+    own: usize,
+    vcpus: Vec<Vcpu>,
     woken: VecDeque<TaskRef>,
     ready: VecDeque<TaskRef>,
     woken_in_a_row: u32,
 }
 
 impl Schedule {
+    pub(crate) fn new(vcpus: u32, now_ns: u64) -> Self {
+        let vcpu = || Vcpu { accounted_ns: now_ns, was_idle: true, ..Vcpu::default() };
+        Self { vcpus: (0..vcpus.max(1)).map(|_| vcpu()).collect(), ..Self::default() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.woken.is_empty() && self.ready.is_empty()
+    }
+
+    /// The vCPU that holds the kernel's lock.
+    pub(super) fn own(&mut self) -> &mut Vcpu {
+        let own = self.own;
+        self.vcpus.get_mut(own).expect("a vcpu that exists holds the lock")
+    }
+
+    /// Its number.
+    pub(crate) fn own_index(&self) -> usize {
+        self.own
+    }
+
+    fn others(&self) -> impl Iterator<Item = (usize, &Vcpu)> {
+        self.vcpus.iter().enumerate().filter(|(index, _)| *index != self.own)
     }
 }
 
@@ -34,7 +80,7 @@ impl Kernel {
     /// Queues a runnable task.
     pub(crate) fn enqueue(&mut self, task: &TaskRef, was_woken: bool) {
         let mut run = task.run.lock();
-        if run.queued || run.phase != Phase::Runnable {
+        if run.queued || run.has_vcpu || run.phase != Phase::Runnable {
             return;
         }
         run.queued = true;
@@ -66,26 +112,123 @@ impl Kernel {
 
     /// The task that goes on, unless its slice is over.
     pub(crate) fn set_current(&mut self, task: &TaskRef) {
-        self.schedule.current = Some(task.clone());
+        task.run.lock().has_vcpu = true;
+        self.schedule.own().current = Some(task.clone());
+    }
+
+    /// A vCPU has taken the kernel's lock.
+    pub fn set_vcpu(&mut self, vcpu: usize) {
+        self.schedule.own = vcpu;
+        let own = self.schedule.own();
+        own.idle_until_ns = None;
+    }
+
+    /// The vCPU that holds the kernel's lock (getcpu(2)).
+    pub fn vcpu(&self) -> u32 {
+        self.schedule.own_index() as u32
+    }
+
+    /// A task is about to run application code on this vCPU.
+    pub(super) fn set_running(&mut self, task: &TaskRef) {
+        let own = self.schedule.own();
+        own.running = Some(task.clone());
+        own.is_kicked = false;
+    }
+
+    /// The task that ran application code on this vCPU has stopped.
+    pub(super) fn clear_running(&mut self) {
+        self.schedule.own().running = None;
+    }
+
+    /// The task that was to run is not run after all: tests have no vCPU.
+    #[cfg(test)]
+    pub(crate) fn put_down(&mut self, task: &TaskRef) {
+        self.clear_running();
+        Self::release_vcpu(task);
+    }
+
+    /// The task is not on a vCPU any more, and may go to another one.
+    pub(super) fn release_vcpu(task: &TaskRef) {
+        task.run.lock().has_vcpu = false;
+    }
+
+    /// Whether a task runs application code on another vCPU.
+    pub(crate) fn runs_elsewhere(&self, task: &TaskRef) -> bool {
+        self.schedule.others().any(|(_, vcpu)| {
+            vcpu.running.as_ref().is_some_and(|running| alloc::sync::Arc::ptr_eq(running, task))
+        })
+    }
+
+    /// vCPUs, by bit, that have to look around before this one runs application code or sleeps:
+    /// their task has a signal or must end, or they are idle and there is work.
+    pub fn kicks(&mut self, will_run: bool) -> u32 {
+        if self.schedule.vcpus.len() == 1 {
+            return 0;
+        }
+        let mut kicks = 0;
+        for index in 0..self.schedule.vcpus.len() {
+            let Some(vcpu) = self.schedule.vcpus.get(index) else { continue };
+            let Some(task) = vcpu.running.clone().filter(|_| !vcpu.is_kicked) else { continue };
+            let must_stop = index != self.schedule.own
+                && (task.exiting.load(Ordering::Relaxed)
+                    || task.process.stopped.load(Ordering::Relaxed)
+                    || self.has_deliverable(&task));
+            if must_stop && let Some(vcpu) = self.schedule.vcpus.get_mut(index) {
+                vcpu.is_kicked = true;
+                kicks |= 1 << index;
+            }
+        }
+        kicks | self.wake_idle(will_run)
+    }
+
+    fn wake_idle(&mut self, will_run: bool) -> u32 {
+        self.drain_woken();
+        let schedule = &mut self.schedule;
+        let left_woken = will_run && !schedule.woken.is_empty();
+        let insist = core::mem::replace(&mut schedule.own().left_woken, left_woken);
+        let woken = if insist { schedule.woken.len() } else { 0 };
+        let wanted = if will_run { schedule.ready.len() + woken } else { 0 };
+        let own = schedule.own;
+        let idle = schedule.vcpus.iter_mut().enumerate();
+        let idle = idle.filter(|(index, vcpu)| *index != own && vcpu.idle_until_ns.is_some());
+        let mut kicks = 0;
+        for (index, vcpu) in idle.take(wanted) {
+            vcpu.idle_until_ns = None;
+            kicks |= 1 << index;
+        }
+        kicks
+    }
+
+    /// This vCPU goes to sleep; returns until when: another one that sleeps may keep time already.
+    pub fn sleep(&mut self) -> Option<u64> {
+        let deadline = self.next_deadline();
+        let kept = self.schedule.others().any(|(_, vcpu)| {
+            vcpu.idle_until_ns.is_some_and(|until| until <= deadline.unwrap_or(u64::MAX))
+        });
+        let deadline = deadline.filter(|_| !kept);
+        self.schedule.own().idle_until_ns = Some(deadline.unwrap_or(u64::MAX));
+        deadline
     }
 
     /// Ends the slice of the task that goes on.
     pub(crate) fn preempt(&mut self) {
-        if let Some(task) = self.schedule.current.take() {
+        if let Some(task) = self.schedule.own().current.take() {
+            Self::release_vcpu(&task);
             self.enqueue(&task, false);
         }
     }
 
     pub(crate) fn pick(&mut self) -> Option<TaskRef> {
         let others = !self.schedule.is_empty();
-        if let Some(task) = self.schedule.current.take() {
-            let goes_on = !others || self.services.monotonic_ns() < self.schedule.slice_end_ns;
-            if task.phase() == Phase::Runnable {
-                if goes_on {
-                    return Some(task);
-                }
-                self.enqueue(&task, false);
+        let now = self.services.monotonic_ns();
+        let own = self.schedule.own();
+        if let Some(task) = own.current.take() {
+            let goes_on = !others || now < own.slice_end_ns;
+            if goes_on && task.phase() == Phase::Runnable {
+                return Some(task);
             }
+            Self::release_vcpu(&task);
+            self.enqueue(&task, false);
         }
         let schedule = &mut self.schedule;
         let woken_first = schedule.woken_in_a_row < WOKEN_MAX || schedule.ready.is_empty();
@@ -96,8 +239,12 @@ impl Kernel {
             schedule.woken_in_a_row = 0;
             schedule.ready.pop_front().or_else(|| schedule.woken.pop_front())
         }?;
-        task.run.lock().queued = false;
-        schedule.slice_end_ns = self.services.monotonic_ns() + SLICE_NS;
+        {
+            let mut run = task.run.lock();
+            run.queued = false;
+            run.has_vcpu = true;
+        }
+        schedule.own().slice_end_ns = now + SLICE_NS;
         Some(task)
     }
 

@@ -32,6 +32,12 @@ impl Kernel {
     /// Handles why a task stopped running.
     pub fn trap(&mut self, task: &TaskRef, trap: Trap) {
         self.account(task, true);
+        self.clear_running();
+        if task.phase() == Phase::Dead {
+            // Ended while it ran (the kernel was out of memory).
+            Self::release_vcpu(task);
+            return;
+        }
         self.set_current(task);
         match trap {
             Trap::SystemCall => self.system_call(task, None),
@@ -51,8 +57,8 @@ impl Kernel {
     /// Books the time since the last call as the task's.
     pub(crate) fn account(&mut self, task: &TaskRef, is_user: bool) {
         let now = self.services.monotonic_ns();
-        let spent = now.saturating_sub(self.accounted_ns);
-        self.accounted_ns = now;
+        let accounted_ns = &mut self.schedule.own().accounted_ns;
+        let spent = now.saturating_sub(core::mem::replace(accounted_ns, now));
         let counter = if is_user { &task.user_ns } else { &task.system_ns };
         counter.fetch_add(spent, Ordering::Relaxed);
     }

@@ -269,6 +269,14 @@ impl Kernel {
     /// Frees memory by killing the largest process.
     pub(crate) fn out_of_memory(&mut self) {
         let processes = self.services.registry.processes();
+        let ends_elsewhere = |process: &Arc<Process>| {
+            process.group_exit.lock().is_some()
+                && process.threads.lock().iter().any(|thread| self.runs_elsewhere(thread))
+        };
+        if processes.iter().any(ends_elsewhere) {
+            // Memory comes free as soon as another vCPU has stopped.
+            return;
+        }
         let size = |process: &Arc<Process>| {
             if process.group_exit.lock().is_some() {
                 return None;
@@ -294,7 +302,9 @@ impl Kernel {
             let current = self.services.registry.current();
             let threads = process.threads.lock().clone();
             for thread in &threads {
-                if current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, thread)) {
+                let is_current =
+                    current.as_ref().is_some_and(|current| Arc::ptr_eq(current, thread));
+                if !is_current && !self.runs_elsewhere(thread) {
                     self.exit_thread(thread);
                 }
             }

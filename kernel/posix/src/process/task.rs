@@ -102,6 +102,8 @@ pub struct Run {
     /// How far it is.
     pub phase: Phase,
     pub(crate) queued: bool,
+    /// A vCPU runs it, serves its system call, or will go on with it next: nobody else may.
+    pub(crate) has_vcpu: bool,
     pub(crate) call: Option<PendingCall>,
     /// A vfork child that the task waits for.
     pub(crate) vfork_child: Option<Arc<Vfork>>,
@@ -217,7 +219,13 @@ impl Task {
             fpu: Lock::new(Vec::new()),
             fs_base: AtomicU64::new(0),
             gs_base: AtomicU64::new(0),
-            run: Lock::new(Run { phase: Phase::New, queued: false, call: None, vfork_child: None }),
+            run: Lock::new(Run {
+                phase: Phase::New,
+                queued: false,
+                has_vcpu: false,
+                call: None,
+                vfork_child: None,
+            }),
             signals: Lock::new(TaskSignals::default()),
             name: Lock::new([0; 16]),
             clear_child_tid: AtomicU64::new(0),

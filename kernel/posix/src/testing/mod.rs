@@ -145,7 +145,9 @@ impl World {
 
     /// Lets everything happen that can without application code.
     pub(crate) fn run(&mut self) {
-        while self.kernel.next_task().is_some() {}
+        while let Some(task) = self.kernel.next_task() {
+            self.kernel.put_down(&task);
+        }
         let events = self.kernel.take_events();
         self.events.extend(events);
     }

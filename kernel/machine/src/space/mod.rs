@@ -9,9 +9,13 @@
 //! else splits it into 512 small ones first.  The table for that is put by when the large page is
 //! mapped, so splitting never fails.
 //!
-//! Stale translations: a change that takes rights away or moves a page marks the space as stale,
-//! and it is reloaded before application code runs in it again.  A change that only adds rights
-//! needs nothing: at worst the application faults once more.
+//! Stale translations: a change that takes rights away or moves a page gives the space a new
+//! generation, and a vCPU reloads the space before application code runs in it again.  vCPUs that
+//! run application code in it meanwhile must be stopped first, and the pages that they may still
+//! reach are freed only then ([`crate::shootdown`]).  A change that only adds rights needs nothing:
+//! at worst the application faults once more.
+
+mod access;
 
 extern crate alloc;
 
@@ -20,21 +24,16 @@ use core::{fmt, sync::atomic::Ordering};
 
 use trine_abi::layout::{HUGE_PAGE_SIZE, PAGE_SIZE, USER_END};
 
+pub use self::access::Access;
+use self::access::{ACCESSED_DIRTY, HELD, NO_EXECUTE, PRESENT, USER, WRITE};
 use crate::{
     Arena,
     frame::{Frame, HugeFrame, ImagePage, Page},
-    raw,
+    raw, shootdown,
 };
 
-const PRESENT: u64 = 1;
-const WRITE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED_DIRTY: u64 = 1 << 5 | 1 << 6;
-const NO_EXECUTE: u64 = 1 << 63;
 /// A second-level entry maps 2 MiB itself.
 const LARGE: u64 = 1 << 7;
-/// The entry owns a page but is not present (a mapping without access).
-const HELD: u64 = 1 << 9;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED_DIRTY;
 /// First entry of the top table that belongs to the system half.
@@ -43,38 +42,6 @@ const SYSTEM_ENTRY: usize = (USER_END >> 39) as usize;
 /// No frame is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
-
-/// What an application may do with a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Any access at all; x86 pages that can be written or executed can be read.
-    pub read: bool,
-    /// Stores.
-    pub write: bool,
-    /// Instruction fetches.
-    pub execute: bool,
-}
-
-impl Access {
-    /// Loads only.
-    pub const READ: Self = Self { read: true, write: false, execute: false };
-    /// Loads and stores.
-    pub const READ_WRITE: Self = Self { read: true, write: true, execute: false };
-    /// Loads and fetches.
-    pub const READ_EXECUTE: Self = Self { read: true, write: false, execute: true };
-
-    fn bits(self) -> u64 {
-        let present = if self.read || self.write || self.execute { PRESENT } else { HELD };
-        let write = if self.write { WRITE } else { 0 };
-        let execute = if self.execute { 0 } else { NO_EXECUTE };
-        present | write | execute | USER | ACCESSED_DIRTY
-    }
-
-    fn of(entry: u64) -> Self {
-        let read = entry & PRESENT != 0;
-        Self { read, write: read && entry & WRITE != 0, execute: read && entry & NO_EXECUTE == 0 }
-    }
-}
 
 /// Which pages the copy of a range shares with the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +54,20 @@ pub enum Sharing {
     Private,
 }
 
+/// The page tables of a space at one time: equal values mean that no translation is stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translations {
+    /// Physical address of the top table, for CR3.
+    pub root: u64,
+    /// Changes with every change that leaves stale translations; no two spaces share one.
+    pub generation: u64,
+}
+
 /// An address space.
 pub struct AddressSpace {
     arena: &'static Arena,
     root: u32,
-    stale: bool,
+    generation: u64,
     resident: u64,
     /// Tables put by, one for each large page.
     spare: Vec<u32>,
@@ -126,7 +102,8 @@ impl AddressSpace {
     /// Makes an empty address space with the kernel's system half.
     pub fn new(arena: &'static Arena) -> Option<Self> {
         let root = arena.take_table()?;
-        let space = Self { arena, root, stale: false, resident: 0, spare: Vec::new() };
+        let generation = shootdown::new_generation();
+        let space = Self { arena, root, generation, resident: 0, spare: Vec::new() };
         let kernel = arena.kernel_root();
         if kernel != 0 {
             for index in SYSTEM_ENTRY..256 {
@@ -146,9 +123,20 @@ impl AddressSpace {
         self.resident
     }
 
-    /// Whether translations may be stale; clears the mark, so the caller must reload.
-    pub fn take_stale(&mut self) -> bool {
-        core::mem::take(&mut self.stale)
+    /// What a vCPU must have loaded to run application code in this space.
+    pub fn translations(&self) -> Translations {
+        Translations { root: self.root(), generation: self.generation }
+    }
+
+    /// Translations that a vCPU has seen may be stale from now on.
+    fn set_stale(&mut self) {
+        self.generation = shootdown::new_generation();
+        shootdown::request(self.root());
+    }
+
+    /// Lets go of a page that was mapped: at once, or when no vCPU can reach it any more.
+    fn retire(&self, page: Page) {
+        shootdown::retire(self.root(), page);
     }
 
     /// The arena that frames come from.
@@ -198,7 +186,7 @@ impl AddressSpace {
         }
         self.store(table, index, new | TABLE);
         // The translation is the same, but the host's shadow of it must not outlive the entry.
-        self.stale = true;
+        self.set_stale();
         new
     }
 
@@ -283,8 +271,12 @@ impl AddressSpace {
         let old = self.load(table, index);
         let spare = if old & PRESENT == 0 {
             self.arena.take_table().ok_or(OutOfMemory)?
-        } else if old & LARGE == 0 && self.is_empty_table(old & ADDRESS) {
-            self.stale = true;
+        } else if old & LARGE == 0
+            && self.is_empty_table(old & ADDRESS)
+            && !shootdown::is_running(self.root())
+        {
+            // Nobody else walks the table that is put by here.
+            self.set_stale();
             ((old & ADDRESS) / PAGE_SIZE) as u32
         } else {
             return Err(OutOfMemory);
@@ -303,7 +295,7 @@ impl AddressSpace {
     fn drop_large(&mut self, entry: u64) {
         let first = ((entry & ADDRESS) / PAGE_SIZE) as u32;
         for number in first..first + 512 {
-            drop(Frame::from_raw(self.arena, number));
+            self.retire(Page::Frame(Frame::from_raw(self.arena, number)));
         }
         let spare = self.spare.pop().expect("a table is put by for each large page");
         self.arena.give_table(spare);
@@ -338,10 +330,12 @@ impl AddressSpace {
             Page::Image(page) => page.address(),
         };
         self.store(table, index, physical | access.bits());
-        self.stale |= old & PRESENT != 0;
         match self.take_page(old) {
-            Some(page) => drop(page),
+            Some(page) => self.retire(page),
             None => self.resident += 1,
+        }
+        if old & PRESENT != 0 {
+            self.set_stale();
         }
         Ok(())
     }
@@ -349,12 +343,13 @@ impl AddressSpace {
     /// Removes every page in a range.
     pub fn unmap(&mut self, start: u64, end: u64) {
         let mut address = start;
+        let mut stale = false;
         while let Some(next) = self.next_mapped(address, end) {
             if let Some((table, index, entry)) = self.whole_large(next, end) {
                 self.store(table, index, 0);
                 self.drop_large(entry);
                 self.resident -= 512;
-                self.stale = true;
+                stale = true;
                 address = next + HUGE_PAGE_SIZE;
                 continue;
             }
@@ -363,12 +358,15 @@ impl AddressSpace {
                 let entry = self.load(run.table, index);
                 if let Some(page) = self.take_page(entry) {
                     self.store(run.table, index, 0);
-                    self.stale |= entry & PRESENT != 0;
+                    stale |= entry & PRESENT != 0;
                     self.resident -= 1;
-                    drop(page);
+                    self.retire(page);
                 }
             }
             address = run.end();
+        }
+        if stale {
+            self.set_stale();
         }
     }
 
@@ -389,13 +387,14 @@ impl AddressSpace {
     /// page that may be written again faults first, which gives copy-on-write its say.
     pub fn protect(&mut self, start: u64, end: u64, access: Access) {
         let mut address = start;
+        let mut stale = false;
         while let Some(next) = self.next_mapped(address, end) {
             if let Some((table, index, entry)) = self.whole_large(next, end)
                 && (access.read || access.write || access.execute)
             {
                 let new = entry & (ADDRESS | LARGE) | self.narrowed(entry, access);
                 self.store(table, index, new);
-                self.stale = true;
+                stale = true;
                 address = next + HUGE_PAGE_SIZE;
                 continue;
             }
@@ -408,11 +407,14 @@ impl AddressSpace {
                 let new = entry & ADDRESS | self.narrowed(entry, access);
                 if new != entry {
                     self.store(run.table, index, new);
-                    self.stale |= Access::of(entry).bits() & !new & (PRESENT | WRITE) != 0
+                    stale |= Access::of(entry).bits() & !new & (PRESENT | WRITE) != 0
                         || new & !entry & NO_EXECUTE != 0;
                 }
             }
             address = run.end();
+        }
+        if stale {
+            self.set_stale();
         }
     }
 
@@ -492,11 +494,11 @@ impl AddressSpace {
                 let old = self.load(new_table, new_index);
                 if let Some(page) = self.take_page(old) {
                     self.resident -= 1;
-                    drop(page);
+                    self.retire(page);
                 }
                 self.store(new_table, new_index, entry);
                 self.store(table, index, 0);
-                self.stale = true;
+                self.set_stale();
             }
             address += PAGE_SIZE;
         }
@@ -515,6 +517,22 @@ impl AddressSpace {
         end: u64,
         sharing: Sharing,
         budget: &mut u64,
+    ) -> Result<(), OutOfMemory> {
+        let mut stale = false;
+        let result = self.fork_runs(child, start, end, (sharing, budget), &mut stale);
+        if stale {
+            self.set_stale();
+        }
+        result
+    }
+
+    fn fork_runs(
+        &mut self,
+        child: &mut Self,
+        start: u64,
+        end: u64,
+        (sharing, budget): (Sharing, &mut u64),
+        stale: &mut bool,
     ) -> Result<(), OutOfMemory> {
         let mut address = start;
         while let Some(run) = self.next_run(address, end) {
@@ -547,7 +565,7 @@ impl AddressSpace {
                 };
                 if sharing == Sharing::Private && writable {
                     self.store(run.table, index, shared);
-                    self.stale = true;
+                    *stale = true;
                 }
                 child.store(child_table, index, shared);
                 child.resident += 1;
@@ -640,126 +658,4 @@ impl fmt::Debug for AddressSpace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::arena::for_tests;
-
-    fn page(arena: &'static Arena) -> Page {
-        Page::Frame(Frame::zeroed(arena).expect("a frame"))
-    }
-
-    #[test]
-    fn map_write_read_unmap_frees_all() {
-        let arena = for_tests(8 << 20, &[]);
-        let before = arena.free_bytes();
-        let mut space = AddressSpace::new(arena).expect("a space");
-        for i in 0..3 {
-            space.map(0x40_0000 + i * 4096, page(arena), Access::READ_WRITE).expect("map");
-        }
-        let data: Vec<u8> = (0..9000u32).map(|i| i as u8).collect();
-        assert_eq!(space.write(0x40_0010, &data), 9000);
-        assert_eq!(space.write(0x40_2ff0, &data), 16);
-        let mut back = vec![0; 9000];
-        assert_eq!(space.read(0x40_0010, &mut back), 9000);
-        assert_eq!(back[..8000], data[..8000]);
-        assert!(!space.take_stale());
-        space.unmap(0, USER_END);
-        assert!(space.take_stale());
-        assert_eq!(space.resident_pages(), 0);
-        assert_eq!(space.read(0x40_0000, &mut back), 0);
-        drop(space);
-        let tables = 4 * 4096;
-        assert_eq!(arena.free_bytes(), before - tables, "only pooled page tables are out");
-    }
-
-    #[test]
-    fn write_to_kernel_or_read_only_copies_nothing() {
-        let arena = for_tests(8 << 20, &[]);
-        let mut space = AddressSpace::new(arena).expect("a space");
-        space.map(0x1000, page(arena), Access::READ).expect("map");
-        assert_eq!(space.write(0x1000, b"x"), 0);
-        assert_eq!(space.write(USER_END, b"x"), 0);
-        assert_eq!(space.read(u64::MAX - 4, &mut [0; 16]), 0);
-    }
-
-    #[test]
-    fn fork_private_over_budget_shares_read_only() {
-        let arena = for_tests(8 << 20, &[]);
-        let mut parent = AddressSpace::new(arena).expect("a space");
-        for i in 0..4 {
-            parent.map(0x10_0000 + i * 4096, page(arena), Access::READ_WRITE).expect("map");
-            parent.write(0x10_0000 + i * 4096, &[i as u8 + 1]);
-        }
-        let mut child = AddressSpace::new(arena).expect("a space");
-        let mut budget = 1;
-        parent.fork_into(&mut child, 0, USER_END, Sharing::Private, &mut budget).expect("room");
-        assert_eq!(budget, 0);
-        assert!(parent.take_stale());
-        assert_eq!(parent.write(0x10_0000, &[9]), 1, "copied at once: still writable");
-        assert_eq!(parent.write(0x10_1000, &[9]), 0, "shared: must fault first");
-        let mut byte = [0];
-        assert_eq!(child.read(0x10_0000, &mut byte), 1);
-        assert_eq!(byte, [1]);
-        assert_eq!(child.read(0x10_3000, &mut byte), 1);
-        assert_eq!(byte, [4]);
-        let (Page::Frame(frame), access) = child.lookup(0x10_3000).expect("mapped") else {
-            panic!("a frame")
-        };
-        assert!(!access.write && !frame.is_unique());
-    }
-
-    #[test]
-    fn huge_page_partial_unmap_splits_and_frees_all() {
-        let arena = for_tests(16 << 20, &[]);
-        let before = arena.free_bytes();
-        let mut space = AddressSpace::new(arena).expect("a space");
-        let block = HugeFrame::zeroed(arena).expect("a block");
-        space.map_huge(0x4000_0000, block, Access::READ_WRITE).expect("room");
-        assert_eq!(space.resident_pages(), 512);
-        assert_eq!(space.write(0x4000_0ffe, b"abcd"), 4);
-        space.unmap(0x4000_1000, 0x4000_2000);
-        assert_eq!(space.resident_pages(), 511);
-        let mut bytes = [0; 4];
-        assert_eq!(space.read(0x4000_0ffe, &mut bytes), 2, "the second page is gone");
-        assert_eq!(&bytes[..2], b"ab");
-        let mut child = AddressSpace::new(arena).expect("a space");
-        space.fork_into(&mut child, 0, USER_END, Sharing::Private, &mut 0).expect("room");
-        assert_eq!(child.resident_pages(), 511);
-        drop((space, child));
-        let pooled = 10 * 4096;
-        assert!(arena.free_bytes() >= before - pooled, "only pooled page tables are out");
-    }
-
-    #[test]
-    fn huge_page_whole_protect_and_unmap_does_not_split() {
-        let arena = for_tests(16 << 20, &[]);
-        let mut space = AddressSpace::new(arena).expect("a space");
-        let block = HugeFrame::zeroed(arena).expect("a block");
-        space.map_huge(0x4000_0000, block, Access::READ_WRITE).expect("room");
-        let again = HugeFrame::zeroed(arena).expect("a block");
-        assert!(space.map_huge(0x4000_0000, again, Access::READ_WRITE).is_err());
-        space.protect(0x4000_0000, 0x4020_0000, Access::READ);
-        assert_eq!(space.write(0x4010_0000, b"x"), 0);
-        assert_eq!(space.read(0x4010_0000, &mut [0]), 1);
-        assert_eq!(space.spare.len(), 1, "still one large page");
-        space.unmap(0x3ff0_0000, 0x4020_0000);
-        assert_eq!((space.resident_pages(), space.spare.len()), (0, 0));
-    }
-
-    #[test]
-    fn protect_none_holds_the_page() {
-        let arena = for_tests(8 << 20, &[]);
-        let mut space = AddressSpace::new(arena).expect("a space");
-        space.map(0x1000, page(arena), Access::READ_WRITE).expect("map");
-        space.write(0x1000, b"k");
-        let none = Access { read: false, write: false, execute: false };
-        space.protect(0x1000, 0x2000, none);
-        assert!(space.take_stale());
-        assert_eq!(space.read(0x1000, &mut [0]), 0);
-        space.protect(0x1000, 0x2000, Access::READ_WRITE);
-        let mut byte = [0];
-        assert_eq!(space.read(0x1000, &mut byte), 1);
-        assert_eq!(&byte, b"k");
-        assert_eq!(space.write(0x1000, b"x"), 0, "write comes back through a fault");
-    }
-}
+mod tests;
