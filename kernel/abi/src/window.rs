@@ -116,8 +116,8 @@ operations! {
     FileRead = 20,
     /// Writes `bytes` to an open file at offset `argument`; result: bytes written.
     FileWrite = 21,
-    /// Writes `bytes` at the end of an open file; result: bytes written; answer: the offset after
-    /// them as a `u64`, in place of the first bytes of the data.
+    /// Writes the first `argument` bytes of the buffer, which has at least 8, at the end of an open
+    /// file; result: bytes written; the offset after them replaces the first 8 bytes.
     FileAppend = 22,
     /// Reads an open directory from cookie `argument` on; answer: [`crate::file::Entry`] list.
     FileReadDir = 23,
@@ -147,7 +147,8 @@ operations! {
     FileSeek = 35,
     /// Locks an open file ([`crate::file::Lock`]).
     FileLock = 36,
-    /// Gives handles back: `argument` references of a node, or an open file.
+    /// Gives handles back: `argument` references of a node, or an open file; for handle 0, those of
+    /// [`crate::file::Forget`].
     FileForget = 37,
 
     /// Makes a socket; `argument`: [`crate::socket::pack_open`]; result: its handle.

@@ -4,7 +4,7 @@
 use std::{fs::File, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use trine::{ContainerSpec, Limits, PodOptions, Stdio};
+use trine::{ContainerSpec, Limits, PodOptions, Stdio, Volume};
 use trine_abi::control::{Config, Process};
 
 use crate::store::Record;
@@ -33,6 +33,8 @@ pub(crate) struct Outline {
     pub(crate) cgroup: Option<String>,
     /// OCI `linux.resources` for it, as JSON.
     pub(crate) resources: Option<String>,
+    /// Volumes of the container.
+    pub(crate) volumes: Vec<Volume>,
     /// Where VMM and I/O process log.
     pub(crate) log: Option<PathBuf>,
 }
@@ -57,6 +59,7 @@ impl Plan {
             id: outline.record.id,
             image,
             config,
+            volumes: outline.volumes,
             process,
             stdio,
             limits: Limits {

@@ -19,7 +19,8 @@ use trine_jail::shared::{SharedError, SharedMemory};
 use trine_link::{Link, LinkError, Message};
 
 use crate::{
-    protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec},
+    files::Files,
+    protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
     server::{Order, Server, ServerError, chain},
     socket::{Gate, Network, Sockets},
     stream::Stream,
@@ -56,6 +57,12 @@ enum RequestError {
     Window(#[from] SharedError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error("cannot use the volume at {destination}")]
+    Volume {
+        destination: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot {action}")]
     Host {
         action: &'static str,
@@ -156,7 +163,9 @@ impl Host {
             Request::Setup { .. } => {
                 return Err(ServeError::Protocol("a second setup".into()));
             }
-            Request::Attach { vm, streams } => (vm, self.attach(vm, &streams, files)),
+            Request::Attach { vm, streams, volumes } => {
+                (vm, self.attach(vm, &streams, &volumes, files))
+            }
             Request::AddStreams { vm, ticket, streams } => {
                 let opened = open_all(&streams, &mut files.into_iter());
                 (vm, opened.and_then(|streams| self.order(vm, Order::Add { streams, ticket })))
@@ -180,12 +189,17 @@ impl Host {
         &mut self,
         number: u32,
         streams: &[StreamSpec],
-        files: Vec<OwnedFd>,
+        volumes: &[VolumeSpec],
+        mut files: Vec<OwnedFd>,
     ) -> Result<(), RequestError> {
         if self.vms.contains_key(&number) {
             return Err(RequestError::Attached(number));
         }
         let found = files.len();
+        let Some(first) = found.checked_sub(volumes.len()) else {
+            return Err(RequestError::Descriptors { found, wanted: 3 + volumes.len() });
+        };
+        let roots = files.split_off(first);
         let mut files = files.into_iter();
         let (Some(memory), Some(doorbell), Some(notify)) =
             (files.next(), files.next(), files.next())
@@ -216,6 +230,16 @@ impl Host {
         }
         if let Some(network) = &self.network {
             server.serve_sockets(Box::new(Sockets::new(Arc::clone(network), Gate::open())));
+        }
+        if !volumes.is_empty() {
+            let mut files = Files::new();
+            for (volume, root) in volumes.iter().zip(roots) {
+                files.add(volume.handle, root, volume.readonly).map_err(|errno| {
+                    let destination = volume.destination.clone();
+                    RequestError::Volume { destination, source: errno.into() }
+                })?;
+            }
+            server.set_files(Box::new(files));
         }
         thread::Builder::new()
             .name(format!("vm{number}"))

@@ -70,6 +70,18 @@ pub struct StreamSpec {
     pub held: bool,
 }
 
+/// One volume of a VM.  Its descriptor, an `O_PATH` one of a directory or regular file that is the
+/// root of a mount of its own, comes after those of the streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// The handle of its root.
+    pub handle: u32,
+    /// It takes no writes; its mount is read-only as well.
+    pub readonly: bool,
+    /// Where it is in the container, for the policy and its log.
+    pub destination: String,
+}
+
 /// What the sandbox asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -86,6 +98,8 @@ pub enum Request {
         vm: u32,
         /// Its streams.
         streams: Vec<StreamSpec>,
+        /// Its volumes.
+        volumes: Vec<VolumeSpec>,
     },
     /// More streams of a VM.  Answered by [`Notice::Added`].
     AddStreams {

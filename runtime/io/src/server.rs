@@ -143,6 +143,11 @@ impl Server {
         self.sockets = Some(sockets);
     }
 
+    /// Sets what executes forwarded file calls.
+    pub(crate) fn set_files(&mut self, files: Box<dyn Service>) {
+        self.files = Some(files);
+    }
+
     /// Adds a stream under a new handle.
     pub(crate) fn add(&mut self, handle: u32, stream: Stream) -> Result<(), ServerError> {
         let refuse = |source| ServerError::Stream { handle, source };

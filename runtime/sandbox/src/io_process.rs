@@ -18,6 +18,7 @@ use crate::{
     cgroup::Cgroup,
     launch::{HostProcess, Launch},
     stdio::OpenStdio,
+    volume::OpenVolume,
 };
 
 /// How long the I/O process may take to read a request, and to answer one.
@@ -106,9 +107,12 @@ impl IoProcess {
         vm: u32,
         window: [BorrowedFd<'_>; 3],
         stdio: &OpenStdio,
+        volumes: &[OpenVolume],
     ) -> Result<(), Error> {
-        let files: Vec<_> = window.into_iter().chain(stdio.files()).collect();
-        self.send(&Request::Attach { vm, streams: stdio.specs.clone() }, &files)
+        let roots = volumes.iter().map(|volume| volume.root.as_fd());
+        let files: Vec<_> = window.into_iter().chain(stdio.files()).chain(roots).collect();
+        let volumes = volumes.iter().map(|volume| volume.spec.clone()).collect();
+        self.send(&Request::Attach { vm, streams: stdio.specs.clone(), volumes }, &files)
     }
 
     /// Waits until a VM is served.

@@ -34,6 +34,7 @@ use crate::{
     state::{Load, State},
     stdio::OpenStdio,
     vm::{Parts, SEND_PATIENCE, Vm},
+    volume::{self, OpenVolume},
 };
 
 /// Longest container id: it becomes the name of directories and processes.
@@ -235,6 +236,7 @@ impl Shared {
     fn boot(self: &Arc<Self>, spec: ContainerSpec) -> Result<Container, Error> {
         let cgroup = make_cgroup(&spec)?;
         let kernel = self.kernel()?;
+        let volumes = volume::open_all(&spec.volumes, &spec.config.mounts)?;
         let link = |error: LinkError| Error::host("make a link to trine-vmm", into_io(error));
         let (sender, theirs) = Link::pair().map_err(link)?;
         let receiver = sender.try_clone().map_err(link)?;
@@ -294,7 +296,7 @@ impl Shared {
         }));
         let container = Container::new(spec.id.clone(), Arc::clone(&vm), Arc::downgrade(self));
         self.lock().insert(spec.id.clone(), Some(Arc::clone(&vm)));
-        let result = self.see_it_loaded(&vm, &stdio, [&window, &doorbell, &notify]);
+        let result = self.see_it_loaded(&vm, &stdio, &volumes, [&window, &doorbell, &notify]);
         if result.is_err() {
             container.discard(true);
         }
@@ -305,11 +307,12 @@ impl Shared {
         &self,
         vm: &Arc<Vm>,
         stdio: &OpenStdio,
+        volumes: &[OpenVolume],
         window: [&OwnedFd; 3],
     ) -> Result<(), Error> {
         let reading = Arc::clone(vm);
         spawn("trine-container", move || reader::run(&reading))?;
-        self.io.attach(vm.number, window.map(AsFd::as_fd), stdio)?;
+        self.io.attach(vm.number, window.map(AsFd::as_fd), stdio, volumes)?;
         let loaded = vm.wait_for(Some(LOAD_PATIENCE), |state| {
             let record = state.record("").ok()?;
             match &record.load {

@@ -14,7 +14,7 @@ use crate::{
     Errno,
     fs::{
         dentry::Location,
-        inode::{Inode, InodeRef},
+        inode::{Allocate, Inode, InodeRef},
         tty::Tty,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags, Ready},
     },
@@ -71,6 +71,69 @@ pub trait FileOps: Send + Sync + fmt::Debug {
     /// The terminal that this is.
     fn tty(&self) -> Option<&Arc<Tty>> {
         None
+    }
+
+    /// Writes at the end, wherever that is; returns the bytes written and the offset after them.
+    /// `None`: it is like writing at the offset that the size says.
+    fn append(
+        &self,
+        _file: &File,
+        _source: &mut dyn Source,
+    ) -> Option<Result<(usize, u64), Errno>> {
+        None
+    }
+
+    /// Whether a read gives less than was asked for only in parts: the next ones follow.
+    fn takes_all(&self) -> bool {
+        false
+    }
+
+    /// As [`Inode::page`].
+    ///
+    /// # Errors
+    /// As there.
+    fn page(&self, file: &File, index: u64, write: bool) -> Result<Page, Errno> {
+        file.inode().page(index, write)
+    }
+
+    /// As [`Inode::seek_data`].
+    ///
+    /// # Errors
+    /// As there.
+    fn seek_data(&self, file: &File, offset: u64, hole: bool) -> Result<u64, Errno> {
+        file.inode().seek_data(offset, hole)
+    }
+
+    /// As [`Inode::truncate`].
+    ///
+    /// # Errors
+    /// As there.
+    fn truncate(&self, file: &File, size: u64) -> Result<(), Errno> {
+        file.inode().truncate(size)
+    }
+
+    /// As [`Inode::allocate`].
+    ///
+    /// # Errors
+    /// As there.
+    fn allocate(&self, file: &File, range: Allocate, offset: u64, bytes: u64) -> Result<(), Errno> {
+        file.inode().allocate(range, offset, bytes)
+    }
+
+    /// Waits until what was written is on its medium (fsync(2)).
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn sync(&self, _file: &File, _data_only: bool) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// As [`Inode::read_dir`].
+    ///
+    /// # Errors
+    /// As there.
+    fn read_dir(&self, file: &File, cursor: u64, sink: &mut DirSink<'_>) -> Result<(), Errno> {
+        file.inode().read_dir(cursor, sink)
     }
 
     /// For those who must know their own files again (epoll, timerfd, ...).
@@ -338,6 +401,11 @@ impl File {
             return self.ops.write(self, 0, source);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
+        if append && let Some(written) = self.ops.append(self, source) {
+            let (done, end) = written?;
+            *self.position.lock() = end;
+            return Ok(done);
+        }
         let position = if append { self.size() } else { *self.position.lock() };
         let done = self.ops.write(self, position, source)?;
         *self.position.lock() = position + done as u64;
@@ -368,6 +436,9 @@ impl File {
             return Err(Errno::SPIPE);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
+        if append && let Some(written) = self.ops.append(self, source) {
+            return written.map(|(done, _)| done);
+        }
         self.ops.write(self, if append { self.size() } else { offset }, source)
     }
 
@@ -382,7 +453,7 @@ impl File {
     /// # Errors
     /// `ENODEV` if it cannot be mapped, `ENXIO` beyond the end, `ENOSPC` or `ENOMEM`.
     pub fn page(&self, index: u64, write: bool) -> Result<Page, Errno> {
-        self.inode().page(index, write)
+        self.ops.page(self, index, write)
     }
 
     /// Whether it can be mapped.
@@ -401,6 +472,9 @@ impl File {
         if !self.ops.is_seekable() {
             return Err(Errno::SPIPE);
         }
+        if whence == 2 {
+            self.inode().refresh()?;
+        }
         let mut position = self.position.lock();
         let base = match whence {
             0 => 0,
@@ -409,7 +483,7 @@ impl File {
             2 => self.size(),
             3 | 4 => {
                 let from = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
-                *position = self.inode().seek_data(from, whence == 4)?;
+                *position = self.ops.seek_data(self, from, whence == 4)?;
                 return Ok(*position);
             }
             _ => return Err(Errno::INVAL),
@@ -445,7 +519,7 @@ impl File {
             *self.position.lock() = position;
         }
         let from = position;
-        let result = self.inode().read_dir(from, &mut |entry| {
+        let result = self.ops.read_dir(self, from, &mut |entry| {
             let taken = sink(entry);
             if taken {
                 position = entry.next;
@@ -485,7 +559,7 @@ pub fn read_at(file: &File, offset: u64, to: &mut [u8]) -> Result<usize, Errno> 
     }
     let mut sink = SliceSink(to, 0);
     loop {
-        let done = file.inode().read_at(offset + sink.1 as u64, &mut sink)?;
+        let done = file.ops.read(file, offset + sink.1 as u64, &mut sink)?;
         if done == 0 || sink.room() == 0 {
             return Ok(sink.1);
         }

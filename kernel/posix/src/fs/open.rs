@@ -93,7 +93,10 @@ impl FsContext {
     }
 
     fn open_new(&self, place: Location, flags: OpenFlags) -> Result<FileRef, Errno> {
-        let ops = Arc::new(Contents::new(Arc::clone(place.inode())));
+        let ops = match place.inode().open(flags)? {
+            Some(ops) => ops,
+            None => Arc::new(Contents::new(Arc::clone(place.inode()))),
+        };
         Ok(File::new(&self.vfs, place, ops, flags))
     }
 
@@ -234,5 +237,8 @@ pub fn open_executable_at(
         return Err(Errno::ACCES);
     }
     permission::check_place(&place, creds, EXECUTE)?;
-    Ok(File::contents(&fs.vfs, place, OpenFlags::empty()))
+    match place.inode().open(OpenFlags::empty())? {
+        Some(ops) => Ok(File::new(&fs.vfs, place, ops, OpenFlags::empty())),
+        None => Ok(File::contents(&fs.vfs, place, OpenFlags::empty())),
+    }
 }

@@ -193,8 +193,20 @@ impl Kernel {
         };
         let Some(mm) = task.mm() else { return };
         task.process.faults.fetch_add(1, Ordering::Relaxed);
+        task.waiter.renew();
+        self.services.registry.set_current(Some(task.clone()));
         let fault = match mm.fault(address, kind) {
-            Ok(()) => return,
+            Ok(()) => {
+                let old = task.journal.lock().clear();
+                drop(old);
+                return;
+            }
+            Err(Fault::Pending) => {
+                if !task.exiting.load(Ordering::Relaxed) {
+                    task.run.lock().phase = Phase::Blocked;
+                }
+                return;
+            }
             Err(Fault::OutOfMemory) => {
                 self.services.registry.set_current(Some(task.clone()));
                 self.out_of_memory();
@@ -205,7 +217,7 @@ impl Kernel {
         let (signal, si_code) = match fault {
             Fault::NotAllowed => (SIGSEGV, SEGV_ACCERR),
             Fault::BeyondEnd => (SIGBUS, BUS_ADRERR),
-            Fault::NotMapped | Fault::OutOfMemory => (SIGSEGV, SEGV_MAPERR),
+            _ => (SIGSEGV, SEGV_MAPERR),
         };
         task.signals.lock().trap = (14, code & 0x17 | 4, address);
         self.force_signal(task, SigInfo::fault(signal, si_code, address));

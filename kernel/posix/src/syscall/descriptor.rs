@@ -344,6 +344,7 @@ pub(super) fn sys_ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
             return Ok(0);
         }
         FIONREAD if file.location().kind() == FileType::Regular => {
+            file.inode().refresh()?;
             let left = file.size().saturating_sub(*file.position().lock());
             cx.write_u32(argument, left.min(i32::MAX as u64) as u32)?;
             return Ok(0);

@@ -247,7 +247,7 @@ table! { file_table:
     72 fcntl => descriptor::sys_fcntl(i32, u32, u64);
     73 flock => descriptor::sys_flock(i32, u32);
     74 fsync => file::sys_fsync(i32);
-    75 fdatasync => file::sys_fsync(i32);
+    75 fdatasync => file::sys_fdatasync(i32);
     76 truncate => file::sys_truncate(u64, i64);
     77 ftruncate => file::sys_ftruncate(i32, i64);
     78 getdents => directory::sys_getdents(i32, u64, u32);

@@ -63,7 +63,7 @@ impl Sandbox {
     pub(crate) fn attach(&self, vm: u32, kernel: &Kernel, streams: &[TestStream<'_>]) {
         let mut files = kernel.files();
         let specs = specs(1, streams, &mut files);
-        self.send(&Request::Attach { vm, streams: specs }, &files);
+        self.send(&Request::Attach { vm, streams: specs, volumes: vec![] }, &files);
         assert_eq!(self.notice(), Notice::Attached { vm });
     }
 

@@ -208,7 +208,8 @@ impl Rig {
             rustix::event::eventfd(0, flags).expect("eventfd")
         };
         let (doorbell, notify) = (eventfd(), eventfd());
-        io.attach(1, [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio).expect("attach");
+        io.attach(1, [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio, &[])
+            .expect("attach");
         io.await_attached(1).expect("attached");
         let window = SharedMemory::map(window.as_fd(), WINDOW_BYTES as usize).expect("map");
 
