@@ -90,7 +90,8 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         for _ in 0..2 {
             let id = bed.id("several");
             let mut ctr = bed.ctr_run(&["--rm", "--cpus", "2"], BUSYBOX, &id, &arguments);
-            command::run(&mut ctr)?.expect("forks ok\npreempt ok\nsimd ok\nthreads ok\nshootdown ok")?;
+            command::run(&mut ctr)?
+                .expect("forks ok\npreempt ok\nsimd ok\nthreads ok\nshootdown ok")?;
         }
         Ok(())
     });

@@ -10,6 +10,7 @@ mod faults;
 mod kills;
 mod leaks;
 mod lifecycle;
+mod network;
 mod streams;
 mod tool;
 
@@ -38,6 +39,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     streams::cases(&bed, &mut suite);
     exec::cases(&bed, &mut suite);
     lifecycle::cases(&bed, &mut suite);
+    network::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);

@@ -21,8 +21,13 @@ const SIOCATMARK: u32 = 0x8905;
 const SIOCOUTQ: u32 = 0x5411;
 
 /// Levels of socket options.
-const OPTION_LEVELS: &[i32] =
-    &[libc::SOL_SOCKET, libc::IPPROTO_IP, libc::IPPROTO_TCP, libc::IPPROTO_IPV6];
+const OPTION_LEVELS: &[i32] = &[
+    libc::SOL_SOCKET,
+    libc::IPPROTO_IP,
+    libc::IPPROTO_TCP,
+    libc::IPPROTO_IPV6,
+    libc::IPPROTO_UDPLITE,
+];
 
 /// What it takes to act as any user on a volume, and to bind any port: the guest's kernel decides
 /// what the container's users may do there.

@@ -89,8 +89,9 @@ fn check_kind(family: u16, kind: u32, protocol: u32) -> Result<i32, Errno> {
     const TCP: u32 = 6;
     const UDP: u32 = 17;
     const ICMPV6: u32 = 58;
+    const UDPLITE: u32 = 136;
     match (family, kind, protocol) {
-        (AF_INET | AF_INET6, STREAM, 0 | TCP) | (AF_INET | AF_INET6, DGRAM, 0 | UDP) => {}
+        (AF_INET | AF_INET6, STREAM, 0 | TCP) | (AF_INET | AF_INET6, DGRAM, 0 | UDP | UDPLITE) => {}
         (AF_INET, DGRAM, ICMP) | (AF_INET6, DGRAM, ICMPV6) => {}
         (AF_INET | AF_INET6, RAW, _) => return Err(Errno::PERM),
         (AF_INET | AF_INET6, STREAM | DGRAM, _) => return Err(Errno::PROTONOSUPPORT),

@@ -16,6 +16,7 @@ const SOCKET: u32 = 1;
 const IP: u32 = 0;
 const TCP: u32 = 6;
 const IPV6: u32 = 41;
+const UDPLITE: u32 = 136;
 
 /// Whether an option may be set, read, or both.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,8 @@ const OPTIONS: &[(u32, u32, Use, usize, usize)] = &[
     (IPV6, 67, Use::Both, 4, 4),     // IPV6_TCLASS
     (IPV6, 70, Use::Both, 4, 4),     // IPV6_AUTOFLOWLABEL
     (IPV6, 72, Use::Both, 4, 4),     // IPV6_ADDR_PREFERENCES
+    (UDPLITE, 10, Use::Both, 4, 4),  // UDPLITE_SEND_CSCOV
+    (UDPLITE, 11, Use::Both, 4, 4),  // UDPLITE_RECV_CSCOV
 ];
 
 /// Control messages that may be sent: level, type, least and most bytes.

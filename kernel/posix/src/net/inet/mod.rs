@@ -23,7 +23,7 @@ use alloc::{
     vec,
     vec::Vec,
 };
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use trine_abi::{
     socket::{Accepted, EVENT_BYTES, EVENT_PART, EventHead, EventKind},
@@ -41,6 +41,9 @@ use crate::{
 
 /// Requests for events that are in flight once there are sockets.
 const EVENT_REQUESTS: usize = 2;
+
+/// How long the end of the VM waits for data that the network does not take.
+const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// A request that nobody waits for, and the socket that wants to know when all before it are done.
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub(crate) struct Inet {
     posts: Lock<VecDeque<Post>>,
     /// Sockets that are closed, and have something to send.
     lingering: Lock<BTreeMap<u32, Arc<InetSocket>>>,
+    /// Until when the end of the VM waits for those; 0: it is not near.
+    patience_ns: AtomicU64,
 }
 
 /// A socket of the server; dropping it closes it.
@@ -105,12 +110,27 @@ impl Inet {
             event_requests: AtomicUsize::new(0),
             posts: Lock::default(),
             lingering: Lock::default(),
+            patience_ns: AtomicU64::new(0),
         })
     }
 
-    /// Whether nothing is left to be sent for sockets that are closed.
+    /// Whether nothing is left to be sent for sockets that are closed, or that takes too long: asked
+    /// when the container's processes have ended.
     pub(crate) fn is_idle(&self) -> bool {
-        self.lingering.lock().is_empty()
+        if self.lingering.lock().is_empty() {
+            return true;
+        }
+        let now = self.services.monotonic_ns();
+        let until = self.patience_ns.load(Ordering::Relaxed);
+        if until == 0 {
+            let until = now.saturating_add(PATIENCE_NS);
+            self.patience_ns.store(until, Ordering::Relaxed);
+            if let Some(waiter) = self.this.upgrade() {
+                self.services.timers.wake_at(until, Ticket { waiter, generation: 0 });
+            }
+            return false;
+        }
+        now >= until
     }
 
     /// Makes a handle of a number that the server gave.
