@@ -57,6 +57,8 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             cgroup: limits.cgroup,
             resources: limits.resources,
             volumes,
+            policy: None,
+            audit: None,
             log: context.log.vm_path.clone(),
         },
         image: image.file,

@@ -117,6 +117,8 @@ pub(crate) fn plan(
         cgroup: None,
         resources: None,
         volumes,
+        policy: None,
+        audit: None,
         log: context.log.vm_path.clone(),
     };
     Ok(Plan { outline, image: image.file, config, process })

@@ -35,6 +35,10 @@ pub(crate) struct Outline {
     pub(crate) resources: Option<String>,
     /// Volumes of the container.
     pub(crate) volumes: Vec<Volume>,
+    /// The policy file.
+    pub(crate) policy: Option<PathBuf>,
+    /// Where the policy's log goes.
+    pub(crate) audit: Option<PathBuf>,
     /// Where VMM and I/O process log.
     pub(crate) log: Option<PathBuf>,
 }
@@ -49,6 +53,8 @@ impl Plan {
             // The VM's cgroup must be empty when the VM is deleted: the I/O process stays outside.
             cgroup: None,
             log: self.outline.log.clone(),
+            policy: self.outline.policy.clone(),
+            audit: self.outline.audit.clone(),
         }
     }
 

@@ -17,12 +17,14 @@ use rustix::event::EventfdFlags;
 use trine_abi::window::WINDOW_BYTES;
 use trine_jail::shared::{SharedError, SharedMemory};
 use trine_link::{Link, LinkError, Message};
+use trine_policy::{Engine, Policy};
 
 use crate::{
     files::Files,
+    guard::{Guard, PodGuard},
     protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
     server::{Order, Server, ServerError, chain},
-    socket::{Gate, Network, Sockets},
+    socket::{Network, Sockets},
     stream::Stream,
     window::Window,
 };
@@ -115,7 +117,9 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
-    let host = Host { notices: notices.clone(), vms: BTreeMap::new(), network: None, may_spin };
+    let guard = PodGuard::new("", None, None);
+    let (vms, network) = (BTreeMap::new(), None);
+    let host = Host { notices: notices.clone(), vms, network, may_spin, guard };
     let served = host.serve(&link, enter_fn, confine_fn);
     if let Err(error) = &served {
         notices.send(&Notice::Failed { vm: None, reason: chain(error) });
@@ -130,6 +134,7 @@ struct Host {
     network: Option<Arc<Network>>,
     /// There is more than one CPU.
     may_spin: bool,
+    guard: Arc<PodGuard>,
 }
 
 impl Host {
@@ -142,14 +147,20 @@ impl Host {
         let Some(first) = link.receive()? else {
             return Ok(());
         };
-        let Request::Setup { .. } = decode(&first)? else {
+        let Request::Setup { name, network, policy, audit } = decode(&first)? else {
             return Err(ServeError::Protocol("the first request is not a setup".into()));
         };
-        let network = first.descriptors.first().map(AsFd::as_fd);
-        enter_fn(network).map_err(|error| ServeError::Confine(error.into()))?;
+        let mut files = first.descriptors.into_iter();
+        let namespace = if network { files.next() } else { None };
+        let log = if audit { files.next() } else { None };
+        let engine = policy.map(|text| Policy::parse("policy", &text)).transpose();
+        let engine = engine.map_err(|error| ServeError::Protocol(error.to_string()))?;
+        self.guard = PodGuard::new(&name, engine.as_ref().map(Engine::new), log);
+        enter_fn(namespace.as_ref().map(AsFd::as_fd))
+            .map_err(|error| ServeError::Confine(error.into()))?;
+        drop(namespace);
         self.network = Some(Arc::new(Network::open()));
         confine_fn().map_err(|error| ServeError::Confine(error.into()))?;
-        drop(first);
         self.notices.send(&Notice::Ready);
         while let Some(message) = link.receive()? {
             let request = decode(&message)?;
@@ -163,8 +174,8 @@ impl Host {
             Request::Setup { .. } => {
                 return Err(ServeError::Protocol("a second setup".into()));
             }
-            Request::Attach { vm, streams, volumes } => {
-                (vm, self.attach(vm, &streams, &volumes, files))
+            Request::Attach { vm, container, streams, volumes } => {
+                (vm, self.attach(vm, &container, &streams, &volumes, files))
             }
             Request::AddStreams { vm, ticket, streams } => {
                 let opened = open_all(&streams, &mut files.into_iter());
@@ -188,6 +199,7 @@ impl Host {
     fn attach(
         &mut self,
         number: u32,
+        container: &str,
         streams: &[StreamSpec],
         volumes: &[VolumeSpec],
         mut files: Vec<OwnedFd>,
@@ -224,17 +236,18 @@ impl Host {
             receiver,
             notices,
             self.may_spin,
+            Guard::new(Arc::clone(&self.guard), container),
         )?;
         for (handle, stream) in streams {
             server.add(handle, stream)?;
         }
         if let Some(network) = &self.network {
-            server.serve_sockets(Box::new(Sockets::new(Arc::clone(network), Gate::open())));
+            server.serve_sockets(Box::new(Sockets::new(Arc::clone(network))));
         }
         if !volumes.is_empty() {
             let mut files = Files::new();
             for (volume, root) in volumes.iter().zip(roots) {
-                files.add(volume.handle, root, volume.readonly).map_err(|errno| {
+                files.add(volume, root).map_err(|errno| {
                     let destination = volume.destination.clone();
                     RequestError::Volume { destination, source: errno.into() }
                 })?;

@@ -11,8 +11,8 @@
 //!                                     └──> Stream (one per handle: its queue and its descriptor)
 //! ```
 //!
-//! The streams of processes are what is served now.  Files and sockets will be further kinds of
-//! objects behind the same handles.
+//! Streams of processes are served by the thread itself; forwarded calls go to a `service::Service`,
+//! such as `files`, which asks the pod's policy (`guard`) first.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -20,6 +20,7 @@
 )]
 
 mod files;
+mod guard;
 mod host;
 pub mod protocol;
 mod server;

@@ -88,6 +88,17 @@ pub trait FileOps: Send + Sync + fmt::Debug {
         false
     }
 
+    /// There is going to be a shared mapping.
+    fn map_shared(&self, _file: &File) {}
+
+    /// Writes what mappings changed in a range of bytes to where the file really is.
+    ///
+    /// # Errors
+    /// As writing.
+    fn write_back(&self, _file: &File, _start: u64, _end: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+
     /// As [`Inode::page`].
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 
 mod change;
 mod node;
+mod policy;
 mod transfer;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +26,7 @@ use trine_abi::{
 
 use self::node::{Handles, OpenFile};
 use crate::{
+    protocol::VolumeSpec,
     service::{Context, Service},
     window::WindowError,
 };
@@ -41,6 +43,8 @@ pub(crate) struct Volume {
     pub(crate) is_local: bool,
     /// Its file system is in memory: reading never waits.
     pub(crate) is_memory: bool,
+    /// Where it is in the container.
+    pub(crate) destination: Vec<u8>,
 }
 
 /// The volumes of one VM, and what its guest has found on them.
@@ -93,12 +97,7 @@ impl Files {
     }
 
     /// Adds a volume, whose root is an `O_PATH` descriptor of a directory or regular file.
-    pub(crate) fn add(
-        &mut self,
-        handle: u32,
-        root: OwnedFd,
-        is_readonly: bool,
-    ) -> Result<(), Errno> {
+    pub(crate) fn add(&mut self, spec: &VolumeSpec, root: OwnedFd) -> Result<(), Errno> {
         // From linux/magic.h.
         const LOCAL: [u64; 7] = [
             0xef53,      // ext4
@@ -111,11 +110,12 @@ impl Files {
         ];
         let magic = rustix::fs::fstatfs(&root)?.f_type.cast_unsigned();
         let volume = Volume {
-            is_readonly,
+            is_readonly: spec.readonly,
+            destination: spec.destination.clone().into_bytes(),
             is_local: LOCAL.contains(&magic),
             is_memory: magic == 0x0102_1994,
         };
-        self.handles.add_root(handle, root, self.volumes.len())?;
+        self.handles.add_root(spec.handle, root, self.volumes.len())?;
         self.volumes.push(volume);
         Ok(())
     }
@@ -133,8 +133,9 @@ impl Files {
         request: &Submission,
         context: &mut Context<'_>,
     ) -> Result<Reply, Refusal> {
+        let request = &self.permit(request, context)?;
         match request.operation {
-            Operation::FileWalk => self.walk(request, &arguments(request, context)?),
+            Operation::FileWalk => self.walk(request, &arguments(request, context)?, context),
             Operation::FileAttr => self.attributes(request.handle),
             Operation::FileOpen => self.open(request),
             Operation::FileRead => self.read(request, context),
@@ -182,13 +183,19 @@ impl Files {
         }
     }
 
-    fn walk(&mut self, request: &Submission, walk: &Walk) -> Result<Reply, Refusal> {
+    fn walk(
+        &mut self,
+        request: &Submission,
+        walk: &Walk,
+        context: &Context<'_>,
+    ) -> Result<Reply, Refusal> {
         let start = self.handles.directory(request.handle)?;
         let start = node::attributes(&rustix::fs::fstat(&start.descriptor)?);
         let mut walked = Walked { start, ..Walked::default() };
         let mut at = request.handle;
         for name in &walk.names {
-            match self.step(at, name) {
+            let permitted = self.permit_step(at, name, context);
+            match permitted.and_then(|()| self.step(at, name)) {
                 Ok(found) => {
                     at = found.node;
                     let is_directory = found.attr.mode & 0o170_000 == 0o040_000;

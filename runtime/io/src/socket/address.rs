@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Addresses from the guest.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::io::Errno;
 use trine_abi::socket::{AF_INET, AF_INET6};
@@ -40,6 +40,34 @@ impl Address {
             _ => return Err(Errno::AFNOSUPPORT),
         };
         Ok(Self { bytes: bytes.to_vec(), ip, port: u16::from_be_bytes(*port) })
+    }
+
+    /// That of a socket of a family; an IPv6 socket is told of an IPv4 address in IPv6 clothes.
+    pub(super) fn of(address: SocketAddr, family: u16) -> Result<Self, Errno> {
+        let mut bytes = family.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&address.port().to_be_bytes());
+        match (family, address.ip()) {
+            (AF_INET, IpAddr::V4(ip)) => {
+                bytes.extend_from_slice(&ip.octets());
+                bytes.extend_from_slice(&[0; 8]);
+            }
+            (AF_INET6, ip) => {
+                let ip = match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                bytes.extend_from_slice(&[0; 4]);
+                bytes.extend_from_slice(&ip.octets());
+                bytes.extend_from_slice(&[0; 4]);
+            }
+            _ => return Err(Errno::AFNOSUPPORT),
+        }
+        Self::parse(&bytes)
+    }
+
+    /// As rules see it.
+    pub(super) fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
     }
 
     /// As system calls take it.

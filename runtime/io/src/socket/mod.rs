@@ -8,6 +8,7 @@
 //! | `address` | what an address is before anything is decided about it |
 //! | `option` | the options that a guest may use |
 //! | `gate` | the one place where a call is decided about |
+//! | `names` | DNS names, for rules that speak of them |
 //! | `network` | questions about the network namespace |
 //!
 //! Nothing in here waits.  A socket that has something to tell is in a queue; the guest's
@@ -15,6 +16,7 @@
 
 mod address;
 mod gate;
+mod names;
 mod network;
 mod object;
 mod option;
@@ -32,13 +34,14 @@ use trine_abi::{
     window::{Operation, Submission},
 };
 use trine_jail::socket as host;
+use trine_policy::CallKind;
 
+pub(crate) use self::network::Network;
 use self::{
     address::Address,
-    gate::Call,
+    names::Names,
     object::{Object, Sent},
 };
-pub(crate) use self::{gate::Gate, network::Network};
 use crate::{
     service::{Context, Service},
     stream::errno_of,
@@ -67,7 +70,7 @@ pub(crate) struct Sockets {
     telling: VecDeque<u32>,
     /// Requests for events.
     waiting: VecDeque<Submission>,
-    gate: Gate,
+    names: Names,
     network: Arc<Network>,
     /// Room for a datagram.
     scratch: Vec<u8>,
@@ -107,13 +110,13 @@ const fn libc_kind(kind: rustix::net::SocketType) -> u32 {
 
 impl Sockets {
     /// No sockets yet.
-    pub(crate) fn new(network: Arc<Network>, gate: Gate) -> Self {
+    pub(crate) fn new(network: Arc<Network>) -> Self {
         Self {
             objects: BTreeMap::new(),
             next_handle: 1,
             telling: VecDeque::new(),
             waiting: VecDeque::new(),
-            gate,
+            names: Names::default(),
             network,
             scratch: Vec::new(),
         }
@@ -136,6 +139,18 @@ impl Sockets {
         self.next_handle = handle.wrapping_add(1);
         self.objects.insert(handle, Object::new(file, family, is_stream));
         Ok(handle)
+    }
+
+    /// Checks an address and decides about a call with it.
+    fn decide(
+        &self,
+        context: &Context<'_>,
+        kind: CallKind,
+        family: u16,
+        address: &[u8],
+    ) -> Result<Address, Errno> {
+        let address = Address::parse(address)?;
+        gate::decide_address(context.guard, kind, family, address, &self.names)
     }
 
     /// Watches a socket from now on.
@@ -176,9 +191,10 @@ impl Sockets {
         let argument = request.argument;
         let pair = ((argument >> 32) as u32, argument as u32);
         match request.operation {
-            Operation::SocketOpen => self.open(argument).map(Outcome::Result),
+            Operation::SocketOpen => self.open(argument, context).map(Outcome::Result),
             Operation::SocketBind => self.bind(handle, input, context).map(Outcome::Bytes),
             Operation::SocketListen => {
+                gate::decide(context.guard, CallKind::Listen)?;
                 let object = self.object(handle)?;
                 let backlog = i32::try_from(argument.min(4096)).unwrap_or(4096);
                 host::listen(object.file.as_fd(), backlog).map_err(|error| errno(&error))?;
@@ -244,10 +260,10 @@ impl Sockets {
         }
     }
 
-    fn open(&mut self, argument: u64) -> Result<u64, Errno> {
+    fn open(&mut self, argument: u64, context: &Context<'_>) -> Result<u64, Errno> {
         let (family, kind, protocol) = abi::unpack_open(argument);
         let raw_kind = check_kind(family, kind, protocol)?;
-        self.gate.decide(&Call { name: "socket", family, address: None })?;
+        gate::decide(context.guard, CallKind::Socket)?;
         let protocol = i32::try_from(protocol).map_err(|_| Errno::PROTONOSUPPORT)?;
         let file = host::open(family.into(), raw_kind, protocol).map_err(|error| errno(&error))?;
         let is_stream = kind == libc_kind(rustix::net::SocketType::STREAM);
@@ -256,8 +272,7 @@ impl Sockets {
 
     fn bind(&mut self, handle: u32, input: &[u8], context: &Context<'_>) -> Result<Vec<u8>, Errno> {
         let family = self.object(handle)?.family;
-        let address = Address::parse(input)?;
-        self.gate.decide(&Call { name: "bind", family, address: Some(&address) })?;
+        let address = self.decide(context, CallKind::Bind, family, input)?;
         let object = self.object(handle)?;
         host::bind(object.file.as_fd(), address.bytes()).map_err(|error| errno(&error))?;
         let name = host::own_name(object.file.as_fd()).map_err(|error| errno(&error))?;
@@ -282,8 +297,7 @@ impl Sockets {
             host::connect(object.file.as_fd(), &address).map_err(|error| errno(&error))?;
             return Ok(Outcome::Result(0));
         }
-        let address = Address::parse(input)?;
-        self.gate.decide(&Call { name: "connect", family, address: Some(&address) })?;
+        let address = self.decide(context, CallKind::Connect, family, input)?;
         let object = self.object(handle)?;
         let connected = host::connect(object.file.as_fd(), address.bytes());
         match connected {
@@ -337,9 +351,7 @@ impl Sockets {
         let address = if head.address.is_empty() {
             None
         } else {
-            let address = Address::parse(&head.address)?;
-            self.gate.decide(&Call { name: "sendto", family, address: Some(&address) })?;
-            Some(address)
+            Some(self.decide(context, CallKind::SendTo, family, &head.address)?)
         };
         option::check_control(&head.control)?;
         self.watch(request.handle, context)?;
@@ -379,7 +391,9 @@ impl Sockets {
             if object.listening {
                 self.accept_all(handle, &mut page, context)?;
             } else {
-                object.tell(handle, &mut page, context, &mut self.scratch, TURN_BYTES)?;
+                let names = context.guard.uses_names().then_some(&mut self.names);
+                let room = object::Room { scratch: &mut self.scratch, names };
+                object.tell(handle, &mut page, context, room, TURN_BYTES)?;
             }
             if self.objects.get(&handle).is_some_and(Object::has_news) {
                 self.tell(handle);
@@ -414,9 +428,8 @@ impl Sockets {
                 }
             };
             let own = host::own_name(file.as_fd()).unwrap_or_default();
-            let call_address = Address::parse(&peer).ok();
-            let call = Call { name: "accept", family, address: call_address.as_ref() };
-            if self.gate.decide(&call).is_err() {
+            // One that is refused is closed at once.
+            if self.decide(context, CallKind::Accept, family, &peer).is_err() {
                 continue;
             }
             let Ok(new) = self.insert(file, family, true) else { continue };

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One socket of a guest.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Instant,
+};
 
 use rustix::{event::epoll::EventFlags, io::Errno};
 use trine_abi::{
@@ -14,13 +17,14 @@ use trine_abi::{
 };
 use trine_jail::socket as host;
 
-use super::{Address, errno};
+use super::{Address, errno, names::Names};
 use crate::{service::Context, window::WindowError};
 
 const MSG_OOB: i32 = 1;
 const MSG_PEEK: i32 = 2;
 const MSG_TRUNC: i32 = 0x20;
 const MSG_MORE: i32 = 0x8000;
+const DNS_PORT: u16 = 53;
 /// Below this, a piece of a stream waits for the next buffer.
 const LEAST_BYTES: usize = 512;
 /// Bytes of the payload of a state event.
@@ -80,6 +84,13 @@ impl Page {
         context.memory().write(self.payload(), payload)?;
         self.push(context, &EventHead { handle, kind, flags: 0, bytes: payload.len() as u32 })
     }
+}
+
+/// What receiving datagrams needs.
+pub(super) struct Room<'a> {
+    pub(super) scratch: &'a mut Vec<u8>,
+    /// Where names are learnt, if that is of use.
+    pub(super) names: Option<&'a mut Names>,
 }
 
 /// What became of a send.
@@ -235,7 +246,7 @@ impl Object {
         handle: u32,
         page: &mut Page,
         context: &Context<'_>,
-        scratch: &mut Vec<u8>,
+        room: Room<'_>,
         turn: usize,
     ) -> Result<(), WindowError> {
         // That it is connected comes before data, that it is over after it.
@@ -245,7 +256,7 @@ impl Object {
         if self.is_stream {
             self.tell_bytes(handle, page, context, turn)?;
         } else {
-            self.tell_datagrams(handle, page, context, scratch)?;
+            self.tell_datagrams(handle, page, context, room)?;
         }
         self.tell_state(handle, page, context)
     }
@@ -325,8 +336,9 @@ impl Object {
         handle: u32,
         page: &mut Page,
         context: &Context<'_>,
-        scratch: &mut Vec<u8>,
+        room: Room<'_>,
     ) -> Result<(), WindowError> {
+        let Room { scratch, mut names } = room;
         loop {
             if self.rest.is_some() {
                 self.tell_rest(handle, page, context)?;
@@ -341,6 +353,11 @@ impl Object {
             match host::receive_message(self.file.as_fd(), scratch, MSG_TRUNC) {
                 Ok(got) => {
                     let bytes = got.bytes.min(scratch.len());
+                    if let Some(names) = &mut names
+                        && Address::parse(&got.address).is_ok_and(|from| from.port == DNS_PORT)
+                    {
+                        names.learn(scratch.get(..bytes).unwrap_or_default(), Instant::now());
+                    }
                     let head = DatagramHead {
                         address: got.address,
                         control: got.control,

@@ -20,7 +20,7 @@ use crate::{
     forward::{Answer, Buffer, Owner},
     fs::{
         file::{File, FileOps},
-        inode::Allocate,
+        inode::{Allocate, Inode},
         types::{DirEntry, DirSink, FileType, OpenFlags},
     },
     io::{Sink, Source},
@@ -44,10 +44,17 @@ const FIRST_ENTRY: u64 = 2;
 pub(super) struct Handle {
     pub(super) node: Arc<Node>,
     pub(super) number: u32,
+    /// It was opened for writing.
+    pub(super) writes: bool,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.writes {
+            let services = Arc::clone(&self.node.fs.services);
+            // Who closed or unmapped it cannot be told of an error, as on Linux.
+            let _ = services.with_patience(|| self.write_back(0, u64::MAX));
+        }
         self.node.fs.services.post(Operation::FileForget, self.number, 1, &[]);
     }
 }
@@ -185,18 +192,18 @@ impl VolumeFile {
             | OpenFlags::SYNC
             | OpenFlags::NOATIME;
         let argument = u64::from((flags & kept).bits());
-        let of_node = Arc::clone(&node);
+        let (of_node, writes) = (Arc::clone(&node), flags.writes());
         let handle =
             node.fs.call(Operation::FileOpen, node.handle, argument, &[], move |answer| {
                 let opened = answer.value::<wire::Opened>()?;
-                let handle = Handle { node: of_node, number: opened.file };
+                let handle = Handle { node: of_node, number: opened.file, writes };
                 handle.node.set(handle.node.fs.attr(&opened.attr)?);
                 Ok(handle)
             })?;
         Ok(Arc::new(Self { handle }))
     }
 
-    fn node(&self) -> &Node {
+    pub(super) fn node(&self) -> &Node {
         &self.handle.node
     }
 
@@ -365,7 +372,7 @@ impl FileOps for VolumeFile {
         if sink.room() == 0 {
             return Ok(0);
         }
-        self.flush_before_read(offset, sink.room())?;
+        self.settle(offset, offset.saturating_add(sink.room() as u64))?;
         match self.current() {
             Some(task) => self.read_with(&task, offset, sink),
             None => self.read_alone(offset, sink),
@@ -377,18 +384,18 @@ impl FileOps for VolumeFile {
             return Ok(0);
         }
         let task = self.current().ok_or(Errno::IO)?;
+        self.settle(offset, offset.saturating_add(source.left() as u64))?;
         let (done, end) = self.write_with(&task, Some(offset), source)?;
-        self.node().pages.lock().forget(offset, end);
+        self.was_written(offset, end)?;
         Ok(done)
     }
 
     fn append(&self, _file: &File, source: &mut dyn Source) -> Option<Result<(usize, u64), Errno>> {
         let Some(task) = self.current() else { return Some(Err(Errno::IO)) };
-        let written = self.write_with(&task, None, source);
-        if let Ok((done, end)) = &written {
-            let start = end.saturating_sub(*done as u64);
-            self.node().pages.lock().forget(start, *end);
-        }
+        let written = self.write_with(&task, None, source).and_then(|(done, end)| {
+            self.was_written(end.saturating_sub(done as u64), end)?;
+            Ok((done, end))
+        });
         Some(written)
     }
 
@@ -398,6 +405,14 @@ impl FileOps for VolumeFile {
 
     fn is_seekable(&self) -> bool {
         true
+    }
+
+    fn map_shared(&self, _file: &File) {
+        self.pin();
+    }
+
+    fn write_back(&self, _file: &File, start: u64, end: u64) -> Result<(), Errno> {
+        self.settle(start, end)
     }
 
     fn page(&self, _file: &File, index: u64, write: bool) -> Result<Page, Errno> {
@@ -434,12 +449,11 @@ impl FileOps for VolumeFile {
         let input = wire::Allocate { mode, offset, bytes }.encode();
         let number = self.handle.number;
         self.node().fs.call(Operation::FileAllocate, number, 0, &input, Answer::result)?;
-        self.node().pages.lock().forget(offset, offset.saturating_add(bytes));
-        Ok(())
+        self.was_written(offset, offset.saturating_add(bytes))
     }
 
     fn sync(&self, _file: &File, data_only: bool) -> Result<(), Errno> {
-        self.write_back(0, u64::MAX)?;
+        self.settle(0, u64::MAX)?;
         let number = self.handle.number;
         let argument = u64::from(data_only);
         let fs = &self.node().fs;
@@ -447,7 +461,7 @@ impl FileOps for VolumeFile {
     }
 
     fn read_dir(&self, _file: &File, cursor: u64, sink: &mut DirSink<'_>) -> Result<(), Errno> {
-        if self.node().attr_kind() != FileType::Directory {
+        if self.node().kind() != FileType::Directory {
             return Err(Errno::NOTDIR);
         }
         let mut cookie = match cursor {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files, directories and symbolic links of a volume as inodes.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
 use core::{
     any::Any,
     fmt,
@@ -13,7 +16,11 @@ use trine_abi::{
     window::Operation,
 };
 
-use super::{VolumeFs, file::VolumeFile, map::Pages};
+use super::{
+    VolumeFs,
+    file::{Handle, VolumeFile},
+    map::Pages,
+};
 use crate::{
     Errno,
     forward::{Answer, Call},
@@ -37,6 +44,8 @@ pub(crate) struct Node {
     /// A FIFO's, which is this container's own.
     pipe: Lock<Option<Arc<Pipe>>>,
     pub(super) pages: Lock<Pages>,
+    /// Through which what mappings change is written back.
+    writer: Lock<Weak<Handle>>,
 }
 
 impl fmt::Debug for Node {
@@ -73,6 +82,7 @@ impl Node {
             attr: Lock::new(attr),
             pipe: Lock::new(None),
             pages: Lock::new(Pages::default()),
+            writer: Lock::new(Weak::new()),
         }
     }
 
@@ -84,6 +94,19 @@ impl Node {
 
     pub(super) fn set(&self, attr: Attr) {
         *self.attr.lock() = attr;
+    }
+
+    /// Sets through which open file what mappings change is written back.
+    pub(super) fn set_writer(&self, handle: &Arc<Handle>) {
+        if handle.writes {
+            *self.writer.lock() = Arc::downgrade(handle);
+        }
+    }
+
+    /// Writes to the host what mappings changed in a range.
+    pub(super) fn write_back(&self, start: u64, end: u64) -> Result<(), Errno> {
+        let writer = self.writer.lock().upgrade();
+        writer.map_or(Ok(()), |writer| writer.write_back(start, end))
     }
 
     /// A call whose answer is attributes.
@@ -263,7 +286,7 @@ impl Inode for Node {
         if !matches!(self.kind(), FileType::Regular | FileType::Directory) {
             return Ok(None);
         }
-        let node = self.fs.nodes.lock().get(&self.handle).and_then(alloc::sync::Weak::upgrade);
+        let node = self.fs.nodes.lock().get(&self.handle).and_then(Weak::upgrade);
         let file = VolumeFile::open(node.ok_or(Errno::STALE)?, flags)?;
         Ok(Some(file))
     }
