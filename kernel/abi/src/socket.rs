@@ -73,7 +73,8 @@ pub enum EventKind {
     Datagram = 2,
     /// A connection: a [`Accepted`].
     Accepted = 3,
-    /// The state changed: `STATE_*` bits and an errno, two `u32`.
+    /// The state changed: `STATE_*` bits and an errno, two `u32`; with [`STATE_CONNECTED`] its own
+    /// address follows.
     State = 4,
 }
 

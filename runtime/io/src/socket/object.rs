@@ -9,9 +9,9 @@ use std::{
 use rustix::{event::epoll::EventFlags, io::Errno};
 use trine_abi::{
     socket::{
-        CREDIT_BYTES, CREDIT_CONNECTIONS, Control, DATAGRAM_BYTES_MAX, DATAGRAM_OVERHEAD,
-        DatagramHead, EVENT_BYTES, EVENT_PART, EventHead, EventKind, STATE_CONNECTED, STATE_ENDED,
-        STATE_ERROR, STATE_HUNG, STATE_URGENT, STATE_WRITABLE,
+        ADDRESS_BYTES_MAX, CREDIT_BYTES, CREDIT_CONNECTIONS, Control, DATAGRAM_BYTES_MAX,
+        DATAGRAM_OVERHEAD, DatagramHead, EVENT_BYTES, EVENT_PART, EventHead, EventKind,
+        STATE_CONNECTED, STATE_ENDED, STATE_ERROR, STATE_HUNG, STATE_URGENT, STATE_WRITABLE,
     },
     window::Submission,
 };
@@ -267,7 +267,7 @@ impl Object {
         page: &mut Page,
         context: &Context<'_>,
     ) -> Result<(), WindowError> {
-        if self.news == 0 || !page.has_room(STATE_BYTES) {
+        if self.news == 0 || !page.has_room(STATE_BYTES + ADDRESS_BYTES_MAX) {
             return Ok(());
         }
         let mut bits = self.news;
@@ -283,7 +283,11 @@ impl Object {
         }
         self.news &= !bits;
         let error = if bits & STATE_ERROR != 0 { std::mem::take(&mut self.error) } else { 0 };
-        let payload = [bits.to_le_bytes(), error.to_le_bytes()].concat();
+        let mut payload = [bits.to_le_bytes(), error.to_le_bytes()].concat();
+        if bits & STATE_CONNECTED != 0 {
+            // Saves the guest the question.
+            payload.extend(host::own_name(self.file.as_fd()).unwrap_or_default());
+        }
         page.put(context, handle, EventKind::State, &payload)
     }
 

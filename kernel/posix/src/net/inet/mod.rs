@@ -51,6 +51,7 @@ struct Post {
     operation: Operation,
     handle: u32,
     argument: u64,
+    input: Vec<u8>,
     then: Option<Arc<InetSocket>>,
 }
 
@@ -184,7 +185,20 @@ impl Inet {
         argument: u64,
         then: Option<Arc<InetSocket>>,
     ) {
-        self.posts.lock().push_back(Post { operation, handle, argument, then });
+        self.post_with(operation, handle, argument, &[], then);
+    }
+
+    /// The same with arguments.
+    pub(super) fn post_with(
+        &self,
+        operation: Operation,
+        handle: u32,
+        argument: u64,
+        input: &[u8],
+        then: Option<Arc<InetSocket>>,
+    ) {
+        let input = input.to_vec();
+        self.posts.lock().push_back(Post { operation, handle, argument, input, then });
         self.flush();
     }
 
@@ -201,8 +215,9 @@ impl Inet {
             let Some(post) = self.posts.lock().pop_front() else { return };
             // The answer of a name, which is asked for only to be told of the order.
             let room = buffer.capacity().min(128);
+            let input = buffer.write(0, &post.input);
             let owner = Arc::new(Posted { inet: Arc::clone(&this), then: post.then });
-            buffer.submit(owner, post.operation, post.handle, (room, 0), post.argument);
+            buffer.submit(owner, post.operation, post.handle, (room, input), post.argument);
         }
     }
 
@@ -249,13 +264,10 @@ impl Inet {
                 }
             }
             EventKind::State => {
-                let words: Vec<u32> = payload
-                    .chunks_exact(4)
-                    .map(|word| u32::from_le_bytes(word.try_into().unwrap_or_default()))
-                    .collect();
-                if let [bits, error] = words[..] {
-                    socket.changed(bits, error);
-                }
+                let Some((words, own)) = payload.split_first_chunk::<8>() else { return };
+                let word =
+                    |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| words[at + byte]));
+                socket.changed(word(0), word(4), own);
             }
         }
     }

@@ -53,6 +53,10 @@ const RECVERR: [(u32, u32); 2] = [(0, 11), (41, 25)];
 const LOCAL: [u32; 9] =
     [SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT, SO_SNDLOWAT, SO_PASSCRED, 66, 67, 1, SO_ACCEPTCONN];
 
+/// Switches of streams that every host can set at any time: nobody waits for them.
+/// SO_REUSEADDR, SO_KEEPALIVE, TCP_NODELAY, TCP_CORK, TCP_QUICKACK.
+const CERTAIN: [(u32, u32); 5] = [(SOL_SOCKET, 2), (SOL_SOCKET, 9), (6, 1), (6, 3), (6, 12)];
+
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -102,6 +106,8 @@ pub(super) struct State {
     pub(super) consumed: u32,
     pub(super) ended: bool,
     pub(super) hung: bool,
+    /// The network ended the connection: it has no peer any more.
+    reset: bool,
     pub(super) urgent: bool,
     pub(super) receive_shut: bool,
     pub(super) send_shut: bool,
@@ -181,6 +187,7 @@ impl InetSocket {
                 consumed: 0,
                 ended: false,
                 hung: false,
+                reset: false,
                 urgent: false,
                 receive_shut: false,
                 send_shut: false,
@@ -260,12 +267,13 @@ impl InetSocket {
     }
 
     /// The server tells of a change.
-    pub(super) fn changed(&self, bits: u32, error: u32) {
+    pub(super) fn changed(&self, bits: u32, error: u32, own: &[u8]) {
         let (mut readable, mut writable) = (false, false);
         {
             let mut state = self.state.lock();
             if bits & STATE_CONNECTED != 0 {
                 (state.phase, state.untold) = (Phase::Connected, true);
+                state.own = (!own.is_empty()).then(|| own.to_vec());
                 writable = true;
             }
             if bits & STATE_ERROR != 0 {
@@ -274,6 +282,7 @@ impl InetSocket {
                     state.phase = Phase::Open;
                     state.hung = true;
                 }
+                state.reset |= self.is_stream() && state.phase == Phase::Connected;
                 (readable, writable) = (true, true);
             }
             if bits & (STATE_ENDED | STATE_HUNG) != 0 {
@@ -429,6 +438,7 @@ impl Socket for InetSocket {
                         return Err(Errno::CONNABORTED.into());
                     }
                     (state.ended, state.hung, state.own) = (false, false, None);
+                    state.reset = false;
                     (state.receive_shut, state.send_shut) = (false, false);
                 }
             }
@@ -488,11 +498,12 @@ impl Socket for InetSocket {
             let state = self.state.lock();
             let known = if end == End::Own { &state.own } else { &state.peer };
             if state.phase == Phase::Connected
+                && !(state.reset && end == End::Peer)
                 && let Some(known) = known
             {
                 return Ok(known.clone());
             }
-            if end == End::Peer && state.phase != Phase::Connected {
+            if end == End::Peer && (state.phase != Phase::Connected || state.reset) {
                 return Err(Errno::NOTCONN.into());
             }
         }
@@ -577,6 +588,10 @@ impl Socket for InetSocket {
         }
         let argument = u64::from(option.0) << 32 | u64::from(option.1);
         let value = &value[..value.len().min(OPTION_BYTES_MAX)];
+        if value.len() >= 4 && self.is_stream() && CERTAIN.contains(&option) {
+            self.inet.post_with(Operation::SocketSetOption, self.number(), argument, value, None);
+            return Ok(());
+        }
         self.call_plain(Operation::SocketSetOption, argument, value)?;
         Ok(())
     }
