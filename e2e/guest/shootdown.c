@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stale translations: other threads write to a page without pause while this one takes write access
 // away, forks, and unmaps it.  A write that comes through afterwards changes what must not change.
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -45,8 +46,17 @@ static int is_stable(volatile long *page) {
     return first == *page;
 }
 
+// A page where none was before: a writer may still be about to write to one of the addresses before.
 static volatile long *fresh(void) {
-    return mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    static char *next = (char *)0x100000000000;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    volatile long *page = mmap(next, PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (page == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    next += PAGE;
+    return page;
 }
 
 static const char *round_of_all(int forks) {

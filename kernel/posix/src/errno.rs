@@ -154,6 +154,12 @@ errnos! {
 }
 
 impl Errno {
+    /// An errno by number.
+    #[cfg(test)]
+    pub(crate) const fn of(number: u16) -> Self {
+        Self(number)
+    }
+
     /// No error that a program ever sees: the answer of a forwarded call is not there yet, and the
     /// system call is to be made again when it is ([`crate::forward`]).
     pub(crate) const PENDING: Self = Self(4095);

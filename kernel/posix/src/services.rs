@@ -14,6 +14,7 @@ use trine_machine::{Arena, window::Window};
 use crate::{
     forward::Requests,
     kernel::Timers,
+    mm::Stale,
     process::{Registry, TaskRef},
     sync::Lock,
 };
@@ -48,6 +49,8 @@ pub struct Services {
     pub registry: Registry,
     /// A copy to or from application memory found no free frame.
     pub(crate) out_of_memory: AtomicBool,
+    /// Mapped pages that are no longer what their files have there.
+    pub(crate) stale: Lock<Vec<Stale>>,
     /// Process timers that came due: process id, timer.
     pub(crate) due_timers: Lock<Vec<(u32, u32)>>,
     random: Lock<ChaCha20Rng>,
@@ -73,6 +76,7 @@ impl Services {
             timers: Timers::default(),
             registry: Registry::default(),
             out_of_memory: AtomicBool::new(false),
+            stale: Lock::new(Vec::new()),
             due_timers: Lock::new(Vec::new()),
             random: Lock::new(ChaCha20Rng::from_seed(seed)),
         })

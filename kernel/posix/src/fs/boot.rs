@@ -16,6 +16,7 @@ use crate::{
         inode::{FileSystem, Inode, InodeRef},
         memory::{MemFs, root_directory},
         mount::{MountFlags, Vfs},
+        mqueue,
         open::{How, Opener},
         proc,
         stream::Stream,
@@ -61,12 +62,22 @@ fn failed<'a>(what: &'a str, path: &'a [u8]) -> impl FnOnce(Errno) -> BootError 
 ///
 /// # Errors
 /// What failed, with the path that it failed for.
-pub fn mount_all(services: &ServicesRef, config: &Config) -> Result<FsContext, BootError> {
+pub fn mount_all(
+    services: &ServicesRef,
+    config: &Config,
+    cpus: u32,
+) -> Result<FsContext, BootError> {
     let vfs = Vfs::new(Arc::clone(services));
-    *vfs.names.lock() = crate::fs::mount::Names {
-        host: config.hostname.clone(),
-        domain: config.domainname.clone(),
-    };
+    vfs.set_cpus(cpus);
+    {
+        let mut names = vfs.names.lock();
+        if !config.hostname.is_empty() {
+            names.host.clone_from(&config.hostname);
+        }
+        if !config.domainname.is_empty() {
+            names.domain.clone_from(&config.domainname);
+        }
+    }
     let image = Erofs::open(services.arena.image(0)).map_err(|why| (Errno::UCLEAN, why.into()))?;
     let (fs, root) = MemFs::overlay(Arc::clone(services), vfs.new_device(), image)
         .map_err(failed("mount", b"/"))?;
@@ -344,12 +355,9 @@ pub(crate) fn mount_kind(
             let (fs, root) = in_memory("tmpfs", 0o1777);
             (fs, root)
         }
-        b"mqueue" => {
-            let (fs, root) = in_memory("mqueue", 0o1777);
-            (fs, root)
-        }
+        b"mqueue" => mqueue::new(&vfs.queues, device),
         b"proc" => proc::new(context, device),
-        b"sysfs" => sysfs::sys(&vfs.services, device),
+        b"sysfs" => sysfs::sys(vfs.cpus(), device),
         b"cgroup" | b"cgroup2" => sysfs::cgroup(&vfs.services, device),
         b"devpts" => {
             let (fs, root) = pty::devpts(vfs, device);

@@ -15,6 +15,7 @@ use crate::{
     fs::{
         dentry::Location,
         inode::{Allocate, Inode, InodeRef},
+        notify::{self, NotifyTable},
         tty::Tty,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags, Ready},
     },
@@ -250,6 +251,8 @@ impl FileOps for PathOnly {
 /// An open file description (open(2)).
 pub struct File {
     location: Location,
+    /// Counted as open for writing.
+    counts: bool,
     ops: Arc<dyn FileOps>,
     flags: AtomicU32,
     position: Lock<u64>,
@@ -259,6 +262,7 @@ pub struct File {
     /// Holds locks that end with it (flock, OFD).
     pub(crate) has_locks: AtomicBool,
     locks: Arc<crate::fs::locks::LockTable>,
+    notify: Arc<NotifyTable>,
 }
 
 impl fmt::Debug for File {
@@ -282,8 +286,15 @@ impl File {
                 | OpenFlags::TRUNC
                 | OpenFlags::CLOEXEC,
         );
+        // What has no name, like a memfd, may be written and run at the same time.
+        let writes = flags.writes() && location.kind() == FileType::Regular;
+        let counts = writes && location.mount.id != 0;
+        if counts {
+            vfs.locks.writer_opened(&location.attr());
+        }
         Arc::new(Self {
             location,
+            counts,
             ops,
             flags: AtomicU32::new(kept.bits()),
             position: Lock::new(0),
@@ -291,6 +302,7 @@ impl File {
             signal: AtomicI32::new(0),
             has_locks: AtomicBool::new(false),
             locks: Arc::clone(&vfs.locks),
+            notify: Arc::clone(&vfs.notify),
         })
     }
 
@@ -374,6 +386,17 @@ impl File {
         self.ops.tty()
     }
 
+    /// Tells those who watch the file.
+    pub(crate) fn tell(&self, mask: u32) {
+        self.notify.happened(&self.location, mask);
+    }
+
+    fn tell_if(&self, done: usize, mask: u32) {
+        if done > 0 {
+            self.tell(mask);
+        }
+    }
+
     fn check_read(&self) -> Result<(), Errno> {
         if !self.flags().reads() {
             return Err(Errno::BADF);
@@ -391,12 +414,15 @@ impl File {
     pub fn read(&self, sink: &mut dyn Sink) -> Result<usize, Errno> {
         self.check_read()?;
         if !self.ops.is_seekable() {
-            return self.ops.read(self, 0, sink);
+            let done = self.ops.read(self, 0, sink)?;
+            self.tell_if(done, notify::ACCESS);
+            return Ok(done);
         }
         // The lock is not held meanwhile: /proc/self/fdinfo is a file that tells its own position.
         let position = *self.position.lock();
         let done = self.ops.read(self, position, sink)?;
         *self.position.lock() = position + done as u64;
+        self.tell_if(done, notify::ACCESS);
         Ok(done)
     }
 
@@ -409,17 +435,21 @@ impl File {
             return Err(Errno::BADF);
         }
         if !self.ops.is_seekable() {
-            return self.ops.write(self, 0, source);
+            let done = self.ops.write(self, 0, source)?;
+            self.tell_if(done, notify::MODIFY);
+            return Ok(done);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
         if append && let Some(written) = self.ops.append(self, source) {
             let (done, end) = written?;
             *self.position.lock() = end;
+            self.tell_if(done, notify::MODIFY);
             return Ok(done);
         }
         let position = if append { self.size() } else { *self.position.lock() };
         let done = self.ops.write(self, position, source)?;
         *self.position.lock() = position + done as u64;
+        self.tell_if(done, notify::MODIFY);
         Ok(done)
     }
 
@@ -432,7 +462,9 @@ impl File {
         if !self.ops.is_seekable() {
             return Err(Errno::SPIPE);
         }
-        self.ops.read(self, offset, sink)
+        let done = self.ops.read(self, offset, sink)?;
+        self.tell_if(done, notify::ACCESS);
+        Ok(done)
     }
 
     /// Writes at an offset.
@@ -448,9 +480,13 @@ impl File {
         }
         let append = self.flags().contains(OpenFlags::APPEND);
         if append && let Some(written) = self.ops.append(self, source) {
-            return written.map(|(done, _)| done);
+            let (done, _) = written?;
+            self.tell_if(done, notify::MODIFY);
+            return Ok(done);
         }
-        self.ops.write(self, if append { self.size() } else { offset }, source)
+        let done = self.ops.write(self, if append { self.size() } else { offset }, source)?;
+        self.tell_if(done, notify::MODIFY);
+        Ok(done)
     }
 
     /// What it is ready for.
@@ -538,12 +574,20 @@ impl File {
             taken
         });
         *self.position.lock() = position;
+        self.tell(notify::ACCESS);
         result
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
+        if !self.flags().contains(OpenFlags::PATH) {
+            let written = self.flags().writes();
+            self.tell(if written { notify::CLOSE_WRITE } else { notify::CLOSE_NOWRITE });
+        }
+        if self.counts {
+            self.locks.writer_closed(&self.attr());
+        }
         if self.has_locks.load(Ordering::Relaxed) {
             let owner = core::ptr::from_ref(self).addr() as u64;
             self.locks.file_closed(&self.attr(), owner);

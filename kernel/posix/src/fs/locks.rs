@@ -56,6 +56,10 @@ struct InodeLocks {
 pub(crate) struct LockTable {
     inodes: Lock<BTreeMap<(u64, u64), InodeLocks>>,
     owners: AtomicU64,
+    /// Who waits for whom.
+    waits: Lock<Vec<(Owner, Owner, Ticket)>>,
+    /// How often files are open for writing.
+    writers: Lock<BTreeMap<(u64, u64), u32>>,
 }
 
 impl LockTable {
@@ -94,14 +98,18 @@ impl LockTable {
     /// Sets a lock on a range in place of what its owner has there.
     ///
     /// # Errors
-    /// `EAGAIN` if another one is in the way; the ticket is woken when that may have changed.
+    /// `EAGAIN` if another one is in the way; the ticket is woken when that may have changed;
+    /// `EDEADLK` if whoever has it waits for the caller.
     pub(crate) fn set(
         &self,
         attr: &Attr,
         lock: RangeLock,
         ticket: Option<&Ticket>,
     ) -> Result<(), Errno> {
-        if self.find(attr, &lock).is_some() {
+        if let Some(held) = self.find(attr, &lock) {
+            if let Some(ticket) = ticket {
+                self.note_wait(lock.owner, held.owner, ticket)?;
+            }
             if let Some(ticket) = ticket
                 && let Some(locks) = self.inodes.lock().get(&(attr.device, attr.ino))
             {
@@ -114,6 +122,48 @@ impl LockTable {
             locks.ranges.push(lock);
         });
         Ok(())
+    }
+
+    /// Notes that an owner waits for another one.
+    fn note_wait(&self, waiter: Owner, holder: Owner, ticket: &Ticket) -> Result<(), Errno> {
+        if !matches!(waiter, Owner::Table(_)) {
+            return Ok(());
+        }
+        let mut waits = self.waits.lock();
+        waits.retain(|(_, _, ticket)| ticket.waiter.is_current(ticket.generation));
+        let mut at = holder;
+        for _ in 0..=waits.len() {
+            let next = waits.iter().find(|(waiter, _, _)| *waiter == at).map(|wait| wait.1);
+            match next {
+                Some(next) if next == waiter => return Err(Errno::DEADLK),
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        waits.push((waiter, holder, ticket.clone()));
+        Ok(())
+    }
+
+    /// Counts one more opening of a file for writing.
+    pub(crate) fn writer_opened(&self, attr: &Attr) {
+        *self.writers.lock().entry((attr.device, attr.ino)).or_default() += 1;
+    }
+
+    /// Counts one less.
+    pub(crate) fn writer_closed(&self, attr: &Attr) {
+        let key = (attr.device, attr.ino);
+        let mut writers = self.writers.lock();
+        if let Some(count) = writers.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                writers.remove(&key);
+            }
+        }
+    }
+
+    /// Whether a file is open for writing.
+    pub(crate) fn is_written(&self, attr: &Attr) -> bool {
+        self.writers.lock().contains_key(&(attr.device, attr.ino))
     }
 
     /// Unlocks a range.

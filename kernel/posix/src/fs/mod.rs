@@ -10,6 +10,7 @@
 //! | `volume` | files of the host |
 //! | `erofs`, `memory` | the image; tmpfs and the writable root over the image |
 //! | `pseudo`, `proc`, `sysfs` | what the kernel makes up |
+//! | `mqueue`, `notify` | POSIX message queues; inotify |
 //! | `devices`, [`pipe`], [`tty`], [`stream`] | devices, pipes, terminals, standard streams |
 //! | `event` | eventfd, timerfd, signalfd, epoll |
 //! | [`boot`] | mounting all of it |
@@ -32,10 +33,12 @@ pub mod inode;
 pub(crate) mod locks;
 pub(crate) mod memory;
 pub mod mount;
+pub(crate) mod mqueue;
+pub(crate) mod notify;
 pub(crate) mod open;
 pub(crate) mod permission;
 pub mod pipe;
-mod proc;
+pub(crate) mod proc;
 mod pseudo;
 pub mod stream;
 mod sysfs;

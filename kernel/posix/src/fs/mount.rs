@@ -16,11 +16,14 @@ use crate::{
         inode::{FileSystem, InodeRef},
         locks::LockTable,
         memory::{MemFs, Node, root_directory},
+        mqueue::Queues,
+        notify::NotifyTable,
         pipe::Pipe,
         stream::Streams,
         tty::pty::PtyTable,
         types::{FileType, NewInode, OpenFlags},
     },
+    mm::MmRef,
     net::Net,
     process::Creds,
     services::ServicesRef,
@@ -82,12 +85,18 @@ pub struct MountFlags {
 pub(crate) type SignalQueue = Arc<Lock<Vec<(u32, u32)>>>;
 
 /// Names of the container (uname(2)).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Names {
     /// Host name.
     pub host: Vec<u8>,
     /// Domain name.
     pub domain: Vec<u8>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { host: b"localhost".to_vec(), domain: b"(none)".to_vec() }
+    }
 }
 
 /// The file systems of the container.
@@ -113,6 +122,10 @@ pub struct Vfs {
     cpus: AtomicU32,
     /// Where memfd_create(2) makes its files.
     memory: Lock<Option<InodeRef>>,
+    /// Who is told what happens to files.
+    pub(crate) notify: Arc<NotifyTable>,
+    /// POSIX message queues.
+    pub(crate) queues: Arc<Queues>,
     /// Terminals of /dev/pts.
     pub(crate) ptys: Arc<PtyTable>,
 }
@@ -151,6 +164,8 @@ impl Vfs {
             nameless,
             cpus: AtomicU32::new(1),
             memory: Lock::new(None),
+            notify: Arc::new(NotifyTable::default()),
+            queues: Arc::new(Queues::default()),
             ptys: Arc::new(PtyTable::default()),
             services,
         })
@@ -213,6 +228,26 @@ impl Vfs {
             node.unseal();
         }
         Ok(inode)
+    }
+
+    /// Checks that nobody runs a file as a program.
+    ///
+    /// # Errors
+    /// `ETXTBSY`.
+    pub(crate) fn check_not_running(&self, place: &Location) -> Result<(), Errno> {
+        let attr = place.attr();
+        if attr.mode & 0o111 == 0 {
+            return Ok(());
+        }
+        let runs = |mm: MmRef| {
+            let exe = mm.exe.lock().clone();
+            exe.is_some_and(|exe| {
+                let other = exe.attr();
+                (other.device, other.ino) == (attr.device, attr.ino)
+            })
+        };
+        let mut memories = self.services.registry.tasks().into_iter().filter_map(|task| task.mm());
+        if memories.any(runs) { Err(Errno::TXTBSY) } else { Ok(()) }
     }
 
     /// A number that was not given before: of a mount, a pipe, a terminal.

@@ -11,6 +11,7 @@ use crate::{
         devices,
         file::{Contents, File, FileOps, FileRef, PathOnly},
         inode::InodeRef,
+        notify,
         permission::{self, EXECUTE, READ, WRITE},
         types::{FileType, NewInode, OpenFlags, PERMISSIONS},
         walk::{Special, Walk, Walked},
@@ -40,6 +41,21 @@ impl FsContext {
     /// # Errors
     /// As open(2); `EAGAIN` if a FIFO has no other end yet: the ticket is woken when it has.
     pub(crate) fn open(
+        &self,
+        creds: &Creds,
+        start: &Location,
+        path: &[u8],
+        how: How,
+        opener: &Opener<'_>,
+    ) -> Result<FileRef, Errno> {
+        let file = self.open_quietly(creds, start, path, how, opener)?;
+        if !how.flags.contains(OpenFlags::PATH) {
+            file.tell(notify::OPEN);
+        }
+        Ok(file)
+    }
+
+    fn open_quietly(
         &self,
         creds: &Creds,
         start: &Location,
@@ -133,6 +149,7 @@ impl FsContext {
         }
         let inode: InodeRef = parent.inode().create(Some(name), &new)?;
         let dentry = parent.dentry.adopt(name, inode);
+        self.vfs.notify.created(parent.inode(), name, new.kind);
         self.vfs.remember(&dentry);
         Ok(Location { mount: Arc::clone(&parent.mount), dentry })
     }
@@ -173,6 +190,9 @@ impl FsContext {
             want |= WRITE;
         }
         permission::check_place(&place, creds, want)?;
+        if want & WRITE != 0 && kind == FileType::Regular {
+            self.vfs.check_not_running(&place)?;
+        }
         if flags.contains(OpenFlags::NOATIME) {
             permission::check_owner(&place.attr(), creds)?;
         }
@@ -196,6 +216,7 @@ impl FsContext {
         };
         if flags.contains(OpenFlags::TRUNC) && kind == FileType::Regular && place.attr().size > 0 {
             inode.truncate(0)?;
+            self.vfs.notify.happened(&place, notify::MODIFY);
         }
         Ok(File::new(&self.vfs, place, ops, flags))
     }
@@ -237,8 +258,13 @@ pub fn open_executable_at(
         return Err(Errno::ACCES);
     }
     permission::check_place(&place, creds, EXECUTE)?;
-    match place.inode().open(OpenFlags::empty())? {
-        Some(ops) => Ok(File::new(&fs.vfs, place, ops, OpenFlags::empty())),
-        None => Ok(File::contents(&fs.vfs, place, OpenFlags::empty())),
+    if fs.vfs.locks.is_written(&place.attr()) {
+        return Err(Errno::TXTBSY);
     }
+    let file = match place.inode().open(OpenFlags::empty())? {
+        Some(ops) => File::new(&fs.vfs, place, ops, OpenFlags::empty()),
+        None => File::contents(&fs.vfs, place, OpenFlags::empty()),
+    };
+    file.tell(notify::OPEN);
+    Ok(file)
 }

@@ -176,6 +176,18 @@ impl Pipe {
         Ok(capacity)
     }
 
+    /// A copy of what is in it; empty if nothing will come.
+    ///
+    /// # Errors
+    /// `EAGAIN` if nothing is there yet.
+    pub(crate) fn peek(&self, bytes: usize) -> Result<Vec<u8>, Errno> {
+        let state = self.state.lock();
+        if state.bytes.is_empty() && state.writers > 0 {
+            return Err(Errno::AGAIN);
+        }
+        Ok(state.bytes.iter().copied().take(bytes).collect())
+    }
+
     fn read(&self, sink: &mut dyn Sink) -> Result<usize, Errno> {
         let mut state = self.state.lock();
         if state.bytes.is_empty() {

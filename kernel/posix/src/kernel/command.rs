@@ -19,6 +19,7 @@ use crate::{
         Creds, Limits, Process, Task, TaskRef,
         creds::{CAP_ALL, Capabilities},
         exec::Request,
+        group::RLIMIT_CPU,
         signal::{SI_USER, SIGKILL, SIGSTOP, SigInfo, bit},
         task::{Phase, Resources},
     },
@@ -103,13 +104,7 @@ impl Kernel {
             self.services.log(format_args!("configure: the container is configured already"));
             return;
         }
-        if !config.hostname.is_empty() {
-            self.uts.hostname.clone_from(&config.hostname);
-        }
-        if !config.domainname.is_empty() {
-            self.uts.domainname.clone_from(&config.domainname);
-        }
-        match fs::mount_all(&self.services, config) {
+        match fs::mount_all(&self.services, config, self.options.vcpus.max(1)) {
             Ok(context) => self.container = Some(context),
             Err((errno, reason)) => {
                 let reason = format!("{reason}: {}", describe(errno));
@@ -147,6 +142,8 @@ impl Kernel {
         let pid = pid.ok_or_else(|| (Errno::AGAIN, "no process id is free".to_string()))?;
         let now = self.services.monotonic_ns();
         let process = Arc::new(Process::new(pid, Weak::new(), now, Some(spec.key)));
+        let has_limit = limits.soft(RLIMIT_CPU) != u64::MAX;
+        process.counts_cpu.store(has_limit, Ordering::Relaxed);
         *process.limits.lock() = limits;
         process.uid.store(spec.uid, Ordering::Relaxed);
         let (table, console) = self.stdio(&place, &spec, &process)?;

@@ -30,7 +30,7 @@ use crate::{
     mm::vdso::Vdso,
     process::{Task, TaskRef},
     services::ServicesRef,
-    syscall::futex::FutexTable,
+    syscall::{futex::FutexTable, ipc::Ipc},
 };
 
 /// How the machine gets at a task's floating-point state.
@@ -87,10 +87,9 @@ pub struct Kernel {
     pub services: ServicesRef,
     /// What the kernel was told at its start.
     pub options: BootOptions,
-    /// Host and domain name.
-    pub uts: Uts,
     pub(crate) schedule: Schedule,
     pub(crate) futexes: FutexTable,
+    pub(crate) ipc: Ipc,
     pub(crate) events: Vec<Event>,
     pub(crate) container: Option<FsContext>,
     /// Why the container could not be configured.
@@ -105,15 +104,6 @@ pub struct Kernel {
     woken: Vec<u32>,
 }
 
-/// Names of the machine (uname(2)).
-#[derive(Clone, Debug, Default)]
-pub struct Uts {
-    /// Host name.
-    pub hostname: Vec<u8>,
-    /// NIS domain name.
-    pub domainname: Vec<u8>,
-}
-
 impl Kernel {
     /// Makes a kernel without processes.
     pub fn new(services: ServicesRef, options: BootOptions) -> Self {
@@ -122,8 +112,8 @@ impl Kernel {
             schedule: Schedule::new(options.vcpus, services.monotonic_ns()),
             services,
             options,
-            uts: Uts { hostname: b"localhost".to_vec(), domainname: b"(none)".to_vec() },
             futexes: FutexTable::default(),
+            ipc: Ipc::default(),
             events: Vec::new(),
             container: None,
             configure_error: None,
@@ -168,6 +158,7 @@ impl Kernel {
             if self.prepare(&task) {
                 self.services.registry.set_current(None);
                 self.account(&task, false);
+                self.arm_cpu_alarm(&task);
                 self.set_running(&task);
                 return Some(task);
             }

@@ -24,6 +24,10 @@ const SEGV_ACCERR: i32 = 2;
 const BUS_ADRALN: i32 = 1;
 const BUS_ADRERR: i32 = 2;
 const FPE_INTDIV: i32 = 1;
+const FPE_FLTDIV: i32 = 3;
+const FPE_FLTOVF: i32 = 4;
+const FPE_FLTUND: i32 = 5;
+const FPE_FLTRES: i32 = 6;
 const FPE_FLTINV: i32 = 7;
 const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
@@ -39,6 +43,7 @@ impl Kernel {
             return;
         }
         self.set_current(task);
+        self.check_cpu_time(&task.process);
         match trap {
             Trap::SystemCall => self.system_call(task, None),
             Trap::PageFault { address, code } => self.page_fault(task, address, code),
@@ -93,6 +98,7 @@ impl Kernel {
         let result = syscall::dispatch(&mut cx, number, arguments);
         let (progress, blocked) = (cx.progress, cx.blocked);
         self.send_terminal_signals();
+        self.drop_stale_pages();
         let value = match result {
             Ok(value) => value,
             Err(Stop::Errno(Errno::PENDING)) => {
@@ -178,6 +184,10 @@ impl Kernel {
                 continue;
             }
             if task.run.lock().call.is_none() {
+                self.restart_sequence(task);
+                if self.has_deliverable(task) {
+                    continue;
+                }
                 return !task.exiting.load(Ordering::Relaxed);
             }
         }
@@ -199,7 +209,7 @@ impl Kernel {
             Ok(()) => {
                 let old = task.journal.lock().clear();
                 drop(old);
-                return;
+                return self.drop_stale_pages();
             }
             Err(Fault::Pending) => {
                 if !task.exiting.load(Ordering::Relaxed) {
@@ -223,6 +233,28 @@ impl Kernel {
         self.force_signal(task, SigInfo::fault(signal, si_code, address));
     }
 
+    /// `si_code` of a floating-point exception: the first that is raised and not masked.
+    fn float_code(&self, task: &TaskRef, vector: u8) -> i32 {
+        const CODES: [(u32, i32); 5] = [
+            (1, FPE_FLTINV),
+            (4, FPE_FLTDIV),
+            (8, FPE_FLTOVF),
+            (0x12, FPE_FLTUND),
+            (0x20, FPE_FLTRES),
+        ];
+        let image = self.fpu_image(task);
+        let half = |at: usize| u32::from(u16::from_le_bytes([image[at], image[at + 1]]));
+        // The x87's status and control words, or MXCSR with its masks.
+        let raised = if vector == 16 {
+            half(2) & !half(0)
+        } else {
+            let mxcsr = half(24);
+            mxcsr & !(mxcsr >> 7)
+        };
+        let found = CODES.iter().find(|(bits, _)| raised & 0x3f & bits != 0);
+        found.map_or(FPE_FLTINV, |(_, code)| *code)
+    }
+
     fn exception(&mut self, task: &TaskRef, vector: u8, code: u64) {
         let rip = task.registers.lock().rip;
         task.signals.lock().trap = (u64::from(vector), code, 0);
@@ -231,7 +263,8 @@ impl Kernel {
             1 => SigInfo::fault(SIGTRAP, TRAP_TRACE, rip),
             3 => SigInfo::new(SIGTRAP, SI_KERNEL),
             6 => SigInfo::fault(SIGILL, ILL_ILLOPN, rip),
-            16 | 19 => SigInfo::fault(SIGFPE, FPE_FLTINV, rip),
+            16 | 19 => SigInfo::fault(SIGFPE, self.float_code(task, vector), rip),
+            12 => SigInfo::new(SIGBUS, SI_KERNEL),
             17 => SigInfo::fault(SIGBUS, BUS_ADRALN, 0),
             _ => SigInfo::new(SIGSEGV, SI_KERNEL),
         };

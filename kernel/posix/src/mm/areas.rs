@@ -72,6 +72,8 @@ pub struct Area {
     pub kind: AreaKind,
     /// Name for /proc/self/maps if there is no file: `[heap]`, `[stack]`, `[vdso]`, `[vvar]`.
     pub name: &'static str,
+    /// Name that the program gave it (PR_SET_VMA_ANON_NAME).
+    pub label: Option<Arc<str>>,
     /// Grows towards lower addresses (a stack).
     pub grows_down: bool,
     /// MADV_DONTFORK.
@@ -92,6 +94,7 @@ impl Area {
             protection,
             kind,
             name: "",
+            label: None,
             grows_down: false,
             no_fork: false,
             wipe_on_fork: false,
@@ -139,6 +142,7 @@ impl Area {
         let same = self.end == next.start
             && self.protection == next.protection
             && self.name == next.name
+            && self.label == next.label
             && self.grows_down == next.grows_down
             && !self.grows_down
             && self.no_fork == next.no_fork

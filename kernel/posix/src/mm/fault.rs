@@ -164,20 +164,28 @@ impl Mm {
         write: bool,
     ) -> Result<(), Fault> {
         let index = area.object_page(address);
-        let page = file_page(file, index, write && shared)?;
+        // What may be written through the mapping is the file's own frame from the start: another
+        // page would have to be replaced everywhere with the first write.
+        let own = shared && area.protection.write && file.is_writable();
+        let page = file_page(file, index, own)?;
         let rights = area.protection.access();
         let read_only = Access { write: false, ..rights };
         if write && !shared {
             let copy = Frame::copy_of(space.arena(), &page).ok_or(Fault::OutOfMemory)?;
             space.map(address, Page::Frame(copy), rights)?;
         } else {
-            space.map(address, page, if shared && write { rights } else { read_only })?;
+            space.map(address, page, if own { rights } else { read_only })?;
         }
         // The neighbours are a favour: nothing is an error.
         let from = (address
             - (index % FILE_AROUND).min((address - area.start) / PAGE_SIZE) * PAGE_SIZE)
             .max(area.start);
-        let to = (from + FILE_AROUND * PAGE_SIZE).min(area.end);
+        let (from, to) = if own {
+            // Each costs a frame: a few in the direction of a sequence.
+            (address, (address + WINDOW_MIN * PAGE_SIZE).min(area.end))
+        } else {
+            (from, (from + FILE_AROUND * PAGE_SIZE).min(area.end))
+        };
         let pages = file.size().div_ceil(PAGE_SIZE);
         let mut at = from;
         while at < to {
@@ -186,8 +194,8 @@ impl Mm {
                 break;
             }
             if at != address && !space.is_mapped(at) {
-                let Ok(page) = file.page(index, false) else { break };
-                if space.map(at, page, read_only).is_err() {
+                let Ok(page) = file.page(index, own) else { break };
+                if space.map(at, page, if own { rights } else { read_only }).is_err() {
                     break;
                 }
             }

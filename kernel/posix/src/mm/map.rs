@@ -11,6 +11,9 @@ use crate::Errno;
 /// Private writable memory beyond this is an obvious mistake (overcommit heuristics), in bytes.
 const OVERCOMMIT_MAX: u64 = 1 << 40;
 
+/// F_SEAL_WRITE of memfd_create(2).
+const SEAL_WRITE: u32 = 8;
+
 /// Where a mapping goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -181,7 +184,9 @@ impl Mm {
         for area in areas.overlapping(start, end) {
             match &area.kind {
                 AreaKind::File { file, shared: true, .. }
-                    if protection.write && !file.flags().writes() =>
+                    if protection.write
+                        && (!file.flags().writes()
+                            || file.inode().seals(0).unwrap_or(0) & SEAL_WRITE != 0) =>
                 {
                     return Err(Errno::ACCES);
                 }

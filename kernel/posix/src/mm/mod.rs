@@ -9,6 +9,7 @@ mod fault;
 mod fork;
 mod map;
 mod shared;
+mod stale;
 mod user;
 pub mod vdso;
 
@@ -20,6 +21,7 @@ use core::{
 
 use trine_machine::AddressSpace;
 
+pub(crate) use self::stale::{Stale, StalePages};
 pub use self::{
     areas::{Area, AreaKind, Areas, Protection},
     fault::{Fault, FaultKind},

@@ -30,6 +30,11 @@ impl SharedMemory {
         Some(frame)
     }
 
+    /// How many pages there are.
+    pub fn pages(&self) -> u64 {
+        self.pages.lock().len() as u64
+    }
+
     /// Frees the pages from `start` to `end` (madvise MADV_REMOVE).
     pub fn remove(&self, start: u64, end: u64) {
         self.pages.lock().retain(|index, _| !(start..end).contains(index));

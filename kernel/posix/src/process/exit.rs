@@ -114,9 +114,11 @@ impl Kernel {
     fn end_process(&mut self, process: &Arc<Process>, status: u32) {
         let groups = self.groups_that_depend_on(process);
         self.give_children_away(process);
+        self.undo_semaphores(process.pid);
         process.timers.lock().clear();
         self.leave_session(process);
         process.report.lock().exit = Some(status);
+        process.end_wait.wake_all();
         for pgid in groups {
             self.wake_if_orphaned(pgid);
         }
@@ -257,7 +259,6 @@ impl Kernel {
         let Some(terminal) = terminal else { return };
         if let Some(foreground) = crate::fs::tty::release_session(&terminal, process.sid()) {
             self.signal_group(foreground, SIGHUP);
-            self.signal_group(foreground, SIGCONT);
         }
         for other in self.services.registry.processes() {
             if other.sid() == process.sid() {

@@ -4,6 +4,8 @@
 //! A [`Task`] is a thread; a [`Process`] is a thread group with what its threads share.  Both are
 //! found through the [`Registry`] of [`crate::services::Services`].
 
+pub(crate) mod access;
+pub(crate) mod cpu_time;
 pub mod creds;
 mod delivery;
 pub(crate) mod exec;
@@ -11,6 +13,7 @@ pub(crate) mod exit;
 pub(crate) mod frame;
 pub mod group;
 mod registry;
+pub(crate) mod rseq;
 pub mod signal;
 pub mod task;
 pub(crate) mod timers;

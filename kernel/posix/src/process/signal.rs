@@ -66,6 +66,8 @@ pub const SI_USER: i32 = 0;
 pub const SI_KERNEL: i32 = 0x80;
 /// SI_TIMER.
 pub const SI_TIMER: i32 = -2;
+/// SI_MESGQ.
+pub const SI_MESGQ: i32 = -3;
 /// SI_TKILL.
 pub const SI_TKILL: i32 = -6;
 
@@ -123,6 +125,11 @@ impl SigInfo {
     /// A signal that a process sent.
     pub fn from_sender(signal: u32, code: i32, pid: u32, uid: u32) -> Self {
         Self::new(signal, code).put(16, &pid.to_le_bytes()).put(20, &uid.to_le_bytes())
+    }
+
+    /// A signal with a value (sigval).
+    pub fn queued(signal: u32, code: i32, pid: u32, uid: u32, value: u64) -> Self {
+        Self::from_sender(signal, code, pid, uid).put(24, &value.to_le_bytes())
     }
 
     /// A fault at an address.
@@ -252,6 +259,16 @@ impl Pending {
     /// Which signals are pending.
     pub fn set(&self) -> SignalSet {
         self.set
+    }
+
+    /// How many are queued.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Queues a signal.  An ordinary signal is pending at most once; returns false if a real-time

@@ -8,6 +8,8 @@ use trine_machine::Registers;
 
 use super::{
     Creds, Process,
+    cpu_time::CpuAlarm,
+    rseq::Rseq,
     signal::{Pending, SigInfo, SignalSet},
 };
 use crate::{
@@ -20,6 +22,9 @@ use crate::{
     syscall::futex::FutexWaiter,
     wait::{Ticket, Wake},
 };
+
+/// The timer slack of a thread that did not set it, in nanoseconds.
+pub(crate) const TIMER_SLACK_NS: u64 = 50_000;
 
 /// A task is shared by the run queue, its process and the registry.
 pub type TaskRef = Arc<Task>;
@@ -189,6 +194,8 @@ pub struct Task {
     pub user_ns: AtomicU64,
     /// CPU time in nanoseconds: kernel.
     pub system_ns: AtomicU64,
+    /// PR_SET_TIMERSLACK, in nanoseconds.
+    pub(crate) timer_slack_ns: AtomicU64,
     /// PR_SET_PDEATHSIG.
     pub parent_death_signal: AtomicU32,
     /// Set when the task must end as soon as it would run.
@@ -198,7 +205,14 @@ pub struct Task {
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
-    pub(crate) futex: Lock<Option<Arc<FutexWaiter>>>,
+    pub(crate) futex: Lock<Vec<Arc<FutexWaiter>>>,
+    /// Stops it when CPU time may be due.
+    pub(crate) cpu_alarm: Arc<CpuAlarm>,
+    /// rseq(2), and whether it was interrupted since it last looked.
+    pub(crate) rseq: Lock<Option<Rseq>>,
+    pub(crate) rseq_due: AtomicBool,
+    /// vCPUs that it may run on, by bit.
+    pub(crate) affinity: AtomicU64,
     /// The forwarded calls of its system call.
     pub(crate) journal: Lock<Journal>,
     /// The parent that waits for this vfork child.
@@ -232,16 +246,31 @@ impl Task {
             robust_list: AtomicU64::new(0),
             user_ns: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
+            timer_slack_ns: AtomicU64::new(TIMER_SLACK_NS),
             parent_death_signal: AtomicU32::new(0),
             exiting: AtomicBool::new(false),
             exit_status: AtomicU32::new(0),
             waiter: Arc::new(Waiter::new(tid, services.clone())),
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
-            futex: Lock::new(None),
+            futex: Lock::new(Vec::new()),
+            cpu_alarm: Arc::new(CpuAlarm::default()),
+            rseq: Lock::new(None),
+            rseq_due: AtomicBool::new(false),
+            affinity: AtomicU64::new(u64::MAX),
             journal: Lock::new(Journal::default()),
             vfork: Lock::new(None),
         }
+    }
+
+    /// Its CPU time in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.user_ns.load(Ordering::Relaxed) + self.system_ns.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may run on a vCPU.
+    pub(crate) fn may_use(&self, vcpu: usize) -> bool {
+        self.affinity.load(Ordering::Relaxed) >> vcpu & 1 == 1
     }
 
     /// Thread id.

@@ -20,6 +20,7 @@ use crate::{
         tty::{self, Touch, pty::Master},
         types::{FileType, OpenFlags},
     },
+    mm::AreaKind,
     net::file::socket_of,
     process::{creds::CAP_SYS_RESOURCE, group::RLIMIT_NOFILE},
     sync::Lock,
@@ -31,6 +32,9 @@ const FIOCLEX: u32 = 0x5451;
 const FIOASYNC: u32 = 0x5452;
 const FIONREAD: u32 = 0x541b;
 const TIOCGPTPEER: u32 = 0x5441;
+
+const F_SEAL_WRITE: u32 = 8;
+const DN_MULTISHOT: u32 = 1 << 31;
 
 const F_RDLCK: i16 = 0;
 const F_WRLCK: i16 = 1;
@@ -194,6 +198,10 @@ pub(super) fn sys_fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
         }
         // F_GETLEASE: none.
         1025 => Ok(u64::from(F_UNLCK.cast_unsigned())),
+        // F_NOTIFY of nothing ends it; of anything it is not supported, as on kernels without it.
+        1026 if argument as u32 & !DN_MULTISHOT == 0 && file.attr().kind == FileType::Directory => {
+            Ok(0)
+        }
         1031 | 1032 => {
             let end = file.ops().as_any().downcast_ref::<PipeEnd>().ok_or(Errno::BADF)?;
             if command == 1032 {
@@ -214,12 +222,28 @@ pub(super) fn sys_fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
                 return Err(Errno::PERM.into());
             }
             let seals = u32::try_from(argument).map_err(|_| Errno::INVAL)?;
+            if seals & F_SEAL_WRITE != 0 && is_mapped_for_writing(cx, &file) {
+                return Err(Errno::BUSY.into());
+            }
             file.inode().seals(seals)?;
             Ok(0)
         }
         1034 => Ok(file.inode().seals(0)?.into()),
         _ => Err(Errno::INVAL.into()),
     }
+}
+
+/// Whether any memory has a shared writable mapping of a file.
+fn is_mapped_for_writing(cx: &Cx<'_>, file: &FileRef) -> bool {
+    let memories = cx.kernel.services.registry.tasks().into_iter().filter_map(|task| task.mm());
+    memories.into_iter().any(|mm| {
+        mm.areas.lock().iter().any(|area| match &area.kind {
+            AreaKind::File { file: other, shared: true, .. } => {
+                area.protection.write && Arc::ptr_eq(other.inode(), file.inode())
+            }
+            _ => false,
+        })
+    })
 }
 
 /// F_GETLK, F_SETLK and F_SETLKW (5 to 7), for POSIX or open file description locks.

@@ -8,7 +8,7 @@ use crate::{
     Errno,
     cx::{Cx, SysResult},
     fs::{
-        Location, permission,
+        Location, notify, permission,
         types::{DirEntry, FileType, NewInode, PATH_MAX},
         walk::Special,
     },
@@ -17,6 +17,7 @@ use crate::{
 
 const RENAME_NOREPLACE: u32 = 1;
 const RENAME_EXCHANGE: u32 = 2;
+const RENAME_WHITEOUT: u32 = 4;
 
 /// Reads a directory with records that `record_fn` encodes.
 fn read_dir(
@@ -199,6 +200,9 @@ pub(super) fn sys_linkat(
     }
     permission::check_parent(&parent, &creds)?;
     parent.inode().link(&name, source.inode())?;
+    let notify = &new.fs.vfs.notify;
+    notify.happened_to(source.inode(), notify::ATTRIB);
+    notify.created(parent.inode(), &name, source.kind());
     Ok(0)
 }
 
@@ -234,6 +238,7 @@ pub(super) fn sys_unlinkat(cx: &mut Cx<'_>, fd: i32, path: u64, flags: u32) -> S
     if !Arc::ptr_eq(&place.mount, &parent.mount) || place.dentry.is_mount_point() {
         return Err(Errno::BUSY.into());
     }
+    let inode = place.inode().clone();
     drop(place);
     if directory {
         parent.inode().rmdir(&name)?;
@@ -241,6 +246,7 @@ pub(super) fn sys_unlinkat(cx: &mut Cx<'_>, fd: i32, path: u64, flags: u32) -> S
         parent.inode().unlink(&name)?;
     }
     at.fs.vfs.forget(&parent.dentry, &name);
+    at.fs.vfs.notify.removed(parent.inode(), &name, &inode);
     Ok(0)
 }
 
@@ -268,10 +274,15 @@ pub(super) fn sys_renameat2(
 ) -> SysResult {
     let exchange = flags & RENAME_EXCHANGE != 0;
     let no_replace = flags & RENAME_NOREPLACE != 0;
-    if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE) != 0 || (exchange && no_replace) {
+    let whiteout = flags & RENAME_WHITEOUT != 0;
+    let known = RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT;
+    if flags & !known != 0 || exchange && (no_replace || whiteout) {
         return Err(Errno::INVAL.into());
     }
     let creds = cx.creds();
+    if whiteout && !creds.has_cap(CAP_MKNOD) {
+        return Err(Errno::PERM.into());
+    }
     let (old, new) = (At::new(cx, old_fd, old, 0)?, At::new(cx, new_fd, new, 0)?);
     let busy = |_: Special| Errno::BUSY;
     let (from, from_name, from_slash) = old.fs.parent_of(&creds, &old.start, &old.path, busy)?;
@@ -320,6 +331,17 @@ pub(super) fn sys_renameat2(
     from.inode().rename(&from_name, to.inode(), &to_name, exchange)?;
     if let Some(gone) = from.dentry.moved(&from_name, &to.dentry, &to_name, exchange) {
         vfs.let_go(&gone);
+    }
+    if whiteout {
+        // A character device 0:0 stands for a name that is not there (overlayfs).
+        let new = old.fs.new_inode(&creds, FileType::CharDevice, 0);
+        from.inode().create(Some(&from_name), &new)?;
+    }
+    let (was, becomes) = ((from.inode(), &from_name[..]), (to.inode(), &to_name[..]));
+    let replaced = target.as_ref().map(Location::inode);
+    vfs.notify.moved(was, becomes, source.inode(), replaced.filter(|_| !exchange));
+    if let Some(other) = replaced.filter(|_| exchange) {
+        vfs.notify.moved(becomes, was, other, None);
     }
     Ok(0)
 }

@@ -24,7 +24,7 @@ const CLOEXEC: u32 = OpenFlags::CLOEXEC.bits();
 const NONBLOCK: u32 = OpenFlags::NONBLOCK.bits();
 
 /// Gives an event object a descriptor.
-fn give(cx: &Cx<'_>, ops: Arc<dyn FileOps>, name: &str, flags: u32) -> SysResult {
+pub(super) fn give(cx: &Cx<'_>, ops: Arc<dyn FileOps>, name: &str, flags: u32) -> SysResult {
     let vfs = cx.fs().lock().vfs.clone();
     let kept = OpenFlags::from_bits_retain(flags & NONBLOCK);
     let file = event::file(&vfs, ops, name, kept);

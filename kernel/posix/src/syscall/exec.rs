@@ -164,6 +164,8 @@ impl Kernel {
             mxcsr: 0x1f80,
             ..Registers::default()
         };
+        *task.rseq.lock() = None;
+        process.membarrier.store(0, Ordering::Relaxed);
         task.set_fs_base(0);
         task.gs_base.store(0, Ordering::Relaxed);
         self.set_fpu_image(task, initial_fpu(&self.options.fpu));

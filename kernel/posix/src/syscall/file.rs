@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Contents of open files: read, write, seek, size, copy.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 
 use super::{
     socket,
@@ -13,8 +13,10 @@ use crate::{
     fs::{
         FileRef,
         inode::Allocate,
+        notify,
         permission::{self, WRITE},
-        types::{FileType, OpenFlags},
+        pipe::{Pipe, PipeEnd},
+        types::{FileType, OpenFlags, Ready},
         walk::Walk,
     },
     io::{Sink, SliceSource, VecSink},
@@ -25,6 +27,8 @@ use crate::{
     },
 };
 
+/// SPLICE_F_NONBLOCK.
+const SPLICE_F_NONBLOCK: u32 = 2;
 const RWF_NOWAIT: u32 = 8;
 const RWF_APPEND: u32 = 0x10;
 const RWF_KNOWN: u32 = 0x1f;
@@ -182,8 +186,11 @@ pub(super) fn sys_truncate(cx: &mut Cx<'_>, path: u64, size: i64) -> SysResult {
         _ => return Err(Errno::INVAL.into()),
     }
     permission::check_place(&place, &creds, WRITE)?;
+    fs.lock().vfs.clone().check_not_running(&place)?;
     check_size(cx, size)?;
     place.inode().truncate(size)?;
+    let vfs = cx.fs().lock().vfs.clone();
+    vfs.notify.happened(&place, notify::MODIFY);
     Ok(0)
 }
 
@@ -194,6 +201,7 @@ pub(super) fn sys_ftruncate(cx: &mut Cx<'_>, fd: i32, size: i64) -> SysResult {
     }
     check_size(cx, size)?;
     file.ops().truncate(&file, size)?;
+    file.tell(notify::MODIFY);
     Ok(0)
 }
 
@@ -230,6 +238,7 @@ pub(super) fn sys_fallocate(
         check_size(cx, end)?;
     }
     file.ops().allocate(&file, range, start, bytes)?;
+    file.tell(notify::MODIFY);
     Ok(0)
 }
 
@@ -311,6 +320,7 @@ fn copy(
     to: &FileRef,
     to_at: Option<u64>,
     bytes: usize,
+    may_wait: bool,
 ) -> SysResult {
     if !from.is_readable() || !to.is_writable() {
         return Err(Errno::BADF.into());
@@ -322,11 +332,8 @@ fn copy(
     while total < bytes.min(TRANSFER_MAX) {
         // Where the target is full, nothing may be taken from the source: so the source is read
         // only for what is known to fit.
-        if !to
-            .poll(None)
-            .intersects(crate::fs::types::Ready::WRITABLE | crate::fs::types::Ready::ERR)
-        {
-            if !to.blocks() || total > 0 {
+        if !to.poll(None).intersects(Ready::WRITABLE | Ready::ERR) {
+            if !to.blocks() || !may_wait || total > 0 {
                 return end(total, Errno::AGAIN);
             }
             to.poll(Some(&cx.ticket()));
@@ -348,7 +355,7 @@ fn copy(
         match done {
             Ok(0) => break,
             Ok(_) => {}
-            Err(Errno::AGAIN) if from.blocks() && total == 0 => {
+            Err(Errno::AGAIN) if from.blocks() && may_wait && total == 0 => {
                 if !waited {
                     waited = true;
                     from.poll(Some(&cx.ticket()));
@@ -425,7 +432,7 @@ pub(super) fn sys_sendfile(
         return Err(Errno::INVAL.into());
     }
     let from_at = read_offset(cx, at)?;
-    let done = copy(cx, &from, from_at, &to, None, bytes)?;
+    let done = copy(cx, &from, from_at, &to, None, bytes, true)?;
     write_offset(cx, at, from_at, done)?;
     Ok(done)
 }
@@ -463,7 +470,7 @@ pub(super) fn sys_copy_file_range(
             return Err(Errno::INVAL.into());
         }
     }
-    let done = copy(cx, &from, from_at, &to, to_at, bytes)?;
+    let done = copy(cx, &from, from_at, &to, to_at, bytes, true)?;
     write_offset(cx, from_address, from_at, done)?;
     write_offset(cx, to_address, to_at, done)?;
     Ok(done)
@@ -492,8 +499,79 @@ pub(super) fn sys_splice(
     let (from_at, to_at) = (read_offset(cx, from_address)?, read_offset(cx, to_address)?);
     // A pipe gives what it has, and does not wait for more.
     let bytes = bytes.min(crate::fs::pipe::CAPACITY_MAX);
-    let done = copy(cx, &from, from_at, &to, to_at, bytes)?;
+    let may_wait = flags & SPLICE_F_NONBLOCK == 0;
+    let done = copy(cx, &from, from_at, &to, to_at, bytes, may_wait)?;
     write_offset(cx, from_address, from_at, done)?;
     write_offset(cx, to_address, to_at, done)?;
     Ok(done)
+}
+
+/// The pipe that a descriptor is an end of.
+fn pipe_of(file: &FileRef) -> Result<Arc<Pipe>, Errno> {
+    let end = file.ops().as_any().downcast_ref::<PipeEnd>().ok_or(Errno::INVAL)?;
+    Ok(end.pipe().clone())
+}
+
+pub(super) fn sys_tee(cx: &mut Cx<'_>, from: i32, to: i32, bytes: usize, flags: u32) -> SysResult {
+    let (from, to) = (get(cx, from)?, get(cx, to)?);
+    if flags & !0xf != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    if !from.is_readable() || !to.is_writable() {
+        return Err(Errno::BADF.into());
+    }
+    let (source, target) = (pipe_of(&from)?, pipe_of(&to)?);
+    if Arc::ptr_eq(&source, &target) {
+        return Err(Errno::INVAL.into());
+    }
+    if bytes == 0 {
+        return Ok(0);
+    }
+    let waits = |file: &FileRef| flags & SPLICE_F_NONBLOCK == 0 && file.blocks();
+    let wait = |cx: &mut Cx<'_>, file: &FileRef| {
+        if !waits(file) {
+            return Errno::AGAIN.into();
+        }
+        file.poll(Some(&cx.ticket()));
+        cx.block(None, Restart::Always)
+    };
+    let copy = match source.peek(bytes) {
+        Ok(copy) if copy.is_empty() => return Ok(0),
+        Ok(copy) => copy,
+        Err(_) => return Err(wait(cx, &from)),
+    };
+    let room = target.capacity() - target.bytes();
+    let part = &copy[..copy.len().min(room)];
+    if part.is_empty() {
+        return Err(wait(cx, &to));
+    }
+    match to.write(&mut SliceSource(part)) {
+        Ok(done) => Ok(done as u64),
+        Err(errno) => {
+            if errno == Errno::PIPE {
+                cx.send_signal_to_self(SIGPIPE);
+            }
+            Err(errno.into())
+        }
+    }
+}
+
+pub(super) fn sys_vmsplice(
+    cx: &mut Cx<'_>,
+    fd: i32,
+    iov: u64,
+    count: usize,
+    flags: u32,
+) -> SysResult {
+    let file = get(cx, fd)?;
+    if flags & !0xf != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    pipe_of(&file).map_err(|_| Errno::BADF)?;
+    let wanted = if file.is_writable() { Ready::WRITABLE } else { Ready::READABLE };
+    if flags & SPLICE_F_NONBLOCK != 0 && !file.poll(None).intersects(wanted | Ready::HUP) {
+        return Err(Errno::AGAIN.into());
+    }
+    // Pages are copied, never given away: nobody can see the difference.
+    if file.is_writable() { sys_writev(cx, fd, iov, count) } else { sys_readv(cx, fd, iov, count) }
 }

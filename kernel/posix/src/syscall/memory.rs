@@ -8,9 +8,10 @@ use crate::{
     cx::{Cx, SysResult},
     fs::FileRef,
     mm::{
-        Area, AreaKind, FaultKind, HIGHEST, LOWEST, MapRequest, PAGE_SIZE, Placement, Protection,
-        SharedMemory,
+        Area, AreaKind, Fault, FaultKind, HIGHEST, LOWEST, MapRequest, Mm, PAGE_SIZE, Placement,
+        Protection, SharedMemory,
     },
+    process::{creds::CAP_IPC_LOCK, group::RLIMIT_MEMLOCK},
 };
 
 const MAP_SHARED: u32 = 1;
@@ -27,6 +28,9 @@ const MAP_HUGETLB: u32 = 0x4_0000;
 const MAP_FIXED_NOREPLACE: u32 = 0x10_0000;
 const PROT_GROWSDOWN: u32 = 0x0100_0000;
 const PROT_GROWSUP: u32 = 0x0200_0000;
+
+/// F_SEAL_WRITE and F_SEAL_FUTURE_WRITE.
+const SEALED_WRITES: u32 = 0x18;
 
 const MREMAP_MAYMOVE: u32 = 1;
 const MREMAP_FIXED: u32 = 2;
@@ -67,6 +71,9 @@ pub(super) fn sys_mmap(
         let mode = file.flags();
         if !mode.reads() || shared && protection.write && !mode.writes() {
             return Err(Errno::ACCES.into());
+        }
+        if shared && protection.write && file.inode().seals(0).unwrap_or(0) & SEALED_WRITES != 0 {
+            return Err(Errno::PERM.into());
         }
         if protection.execute && file.location().mount.noexec {
             return Err(Errno::PERM.into());
@@ -237,26 +244,31 @@ pub(super) fn sys_mincore(cx: &mut Cx<'_>, address: u64, bytes: u64, at: u64) ->
 }
 
 pub(super) fn sys_madvise(cx: &mut Cx<'_>, address: u64, bytes: u64, advice: u32) -> SysResult {
+    advise(&cx.mm(), address, bytes, advice)?;
+    Ok(0)
+}
+
+/// madvise on any memory.
+pub(super) fn advise(mm: &Mm, address: u64, bytes: u64, advice: u32) -> Result<(), Errno> {
     if !address.is_multiple_of(PAGE_SIZE) {
-        return Err(Errno::INVAL.into());
+        return Err(Errno::INVAL);
     }
     let end = address
         .checked_add(bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::INVAL)?)
         .ok_or(Errno::INVAL)?;
-    let mm = cx.mm();
-    let covered = |mm: &crate::mm::Mm| {
+    let covered = |mm: &Mm| {
         if mm.areas.lock().covers(address, end) { Ok(()) } else { Err(Errno::NOMEM) }
     };
     match advice {
         // NORMAL, RANDOM, SEQUENTIAL, WILLNEED, MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE,
         // DONTDUMP, DODUMP, COLD, PAGEOUT, COLLAPSE: hints, which change nothing here.
-        0..=3 | 12..=17 | 20 | 21 | 25 => covered(&mm)?,
+        0..=3 | 12..=17 | 20 | 21 | 25 => covered(mm)?,
         // DONTNEED, and FREE, which may free at once.
         4 | 8 => {
             if advice == 8 {
                 let areas = mm.areas.lock().overlapping(address, end);
                 if areas.iter().any(|area| !matches!(area.kind, AreaKind::Anonymous)) {
-                    return Err(Errno::INVAL.into());
+                    return Err(Errno::INVAL);
                 }
             }
             mm.discard(address, end)?;
@@ -266,7 +278,7 @@ pub(super) fn sys_madvise(cx: &mut Cx<'_>, address: u64, bytes: u64, advice: u32
             let areas = mm.areas.lock().overlapping(address, end);
             for area in areas {
                 let AreaKind::SharedAnonymous(memory, _) = &area.kind else {
-                    return Err(Errno::INVAL.into());
+                    return Err(Errno::INVAL);
                 };
                 memory.remove(area.object_page(area.start), area.object_page(area.end));
                 mm.space.lock().unmap(area.start, area.end);
@@ -274,36 +286,90 @@ pub(super) fn sys_madvise(cx: &mut Cx<'_>, address: u64, bytes: u64, advice: u32
         }
         // DONTFORK, DOFORK.
         10 | 11 => {
-            covered(&mm)?;
+            covered(mm)?;
             mm.areas.lock().change(address, end, |area| area.no_fork = advice == 10)?;
         }
         // WIPEONFORK, KEEPONFORK.
         18 | 19 => {
-            covered(&mm)?;
+            covered(mm)?;
             let areas = mm.areas.lock().overlapping(address, end);
             let private = areas.iter().all(|area| matches!(area.kind, AreaKind::Anonymous));
             if advice == 18 && !private {
-                return Err(Errno::INVAL.into());
+                return Err(Errno::INVAL);
             }
             mm.areas.lock().change(address, end, |area| area.wipe_on_fork = advice == 18)?;
         }
         // POPULATE_READ, POPULATE_WRITE.
         22 | 23 => {
-            covered(&mm)?;
+            covered(mm)?;
             let kind = if advice == 23 { FaultKind::Write } else { FaultKind::Read };
             mm.populate(address, end, kind).map_err(|fault| match fault {
-                crate::mm::Fault::OutOfMemory => Errno::NOMEM,
-                crate::mm::Fault::BeyondEnd => Errno::FAULT,
+                Fault::OutOfMemory => Errno::NOMEM,
+                Fault::BeyondEnd => Errno::FAULT,
                 _ => Errno::INVAL,
             })?;
         }
-        _ => return Err(Errno::INVAL.into()),
+        _ => return Err(Errno::INVAL),
     }
-    Ok(0)
+    Ok(())
 }
 
-/// mlock and munlock: memory is never swapped here, so resident is locked.
+/// Checks that the caller may lock so many bytes.
+fn check_lock(cx: &Cx<'_>, bytes: u64) -> Result<(), Errno> {
+    let limit = cx.process().limits.lock().soft(RLIMIT_MEMLOCK);
+    if cx.creds().has_cap(CAP_IPC_LOCK) {
+        return Ok(());
+    }
+    match limit {
+        0 => Err(Errno::PERM),
+        limit if bytes > limit => Err(Errno::NOMEM),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn sys_mlock(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult {
+    check_lock(cx, bytes)?;
+    lock(cx, address, bytes)
+}
+
+pub(super) fn sys_mlock2(cx: &mut Cx<'_>, address: u64, bytes: u64, flags: u32) -> SysResult {
+    const MLOCK_ONFAULT: u32 = 1;
+    if flags & !MLOCK_ONFAULT != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    check_lock(cx, bytes)?;
+    lock(cx, address, if flags == 0 { bytes } else { 0 })
+}
+
+pub(super) fn sys_munlock(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult {
+    lock(cx, address, bytes)
+}
+
+/// Protection keys need a CPU feature that guests do not have: there is none to be had.
+pub(super) fn sys_pkey_alloc(_cx: &mut Cx<'_>, flags: u32, rights: u32) -> SysResult {
+    let bad = flags != 0 || rights & !3 != 0;
+    Err(if bad { Errno::INVAL } else { Errno::NOSPC }.into())
+}
+
+pub(super) fn sys_pkey_free(_cx: &mut Cx<'_>, _key: i32) -> SysResult {
+    Err(Errno::INVAL.into())
+}
+
+pub(super) fn sys_pkey_mprotect(
+    cx: &mut Cx<'_>,
+    address: u64,
+    bytes: u64,
+    protection: u32,
+    key: i32,
+) -> SysResult {
+    if key != -1 {
+        return Err(Errno::INVAL.into());
+    }
+    sys_mprotect(cx, address, bytes, protection)
+}
+
+/// Memory is never swapped here, so resident is locked.
+fn lock(cx: &Cx<'_>, address: u64, bytes: u64) -> SysResult {
     let start = address & !(PAGE_SIZE - 1);
     let end = page_up(address.checked_add(bytes).ok_or(Errno::INVAL)?)?;
     let mm = cx.mm();
@@ -314,10 +380,14 @@ pub(super) fn sys_mlock(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult 
     Ok(0)
 }
 
-pub(super) fn sys_mlockall(_cx: &mut Cx<'_>, flags: u32) -> SysResult {
-    if flags == 0 || flags & !7 != 0 {
+pub(super) fn sys_mlockall(cx: &mut Cx<'_>, flags: u32) -> SysResult {
+    const MCL_CURRENT: u32 = 1;
+    const MCL_ONFAULT: u32 = 4;
+    if flags == 0 || flags & !7 != 0 || flags == MCL_ONFAULT {
         return Err(Errno::INVAL.into());
     }
+    let current = if flags & MCL_CURRENT != 0 { cx.mm().virtual_pages() * PAGE_SIZE } else { 0 };
+    check_lock(cx, current)?;
     Ok(0)
 }
 

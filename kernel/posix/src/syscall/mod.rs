@@ -11,14 +11,20 @@ mod event;
 mod exec;
 mod file;
 pub mod futex;
+mod inotify;
+pub(crate) mod ipc;
 mod limits;
 mod memory;
 mod mount;
+mod mqueue;
 pub mod names;
+mod numa;
 mod path;
+mod pidfd;
 mod poll;
 mod prctl;
 mod process;
+mod remote;
 mod sched;
 mod signal;
 mod socket;
@@ -30,6 +36,7 @@ mod transfer;
 mod wait;
 mod xattr;
 
+use self::ipc::{msg, sem, shm};
 use crate::{
     Errno,
     cx::{Cx, SysResult},
@@ -106,6 +113,9 @@ table! { process_table:
     26 msync => memory::sys_msync(u64, u64, u32);
     27 mincore => memory::sys_mincore(u64, u64, u64);
     28 madvise => memory::sys_madvise(u64, u64, u32);
+    29 shmget => shm::sys_shmget(i32, u64, u32);
+    30 shmat => shm::sys_shmat(i32, u64, u32);
+    31 shmctl => shm::sys_shmctl(i32, u32, u64);
     34 pause => signal::sys_pause();
     35 nanosleep => time::sys_nanosleep(u64, u64);
     36 getitimer => timer::sys_getitimer(u32, u64);
@@ -120,6 +130,14 @@ table! { process_table:
     61 wait4 => wait::sys_wait4(i32, u64, u32, u64);
     62 kill => signal::sys_kill(i32, u32);
     63 uname => system::sys_uname(u64);
+    64 semget => sem::sys_semget(i32, i32, u32);
+    65 semop => sem::sys_semop(i32, u64, u64);
+    66 semctl => sem::sys_semctl(i32, i32, u32, u64);
+    67 shmdt => shm::sys_shmdt(u64);
+    68 msgget => msg::sys_msgget(i32, u32);
+    69 msgsnd => msg::sys_msgsnd(i32, u64, u64, u32);
+    70 msgrcv => msg::sys_msgrcv(i32, u64, u64, i64, u32);
+    71 msgctl => msg::sys_msgctl(i32, u32, u64);
     96 gettimeofday => time::sys_gettimeofday(u64, u64);
     97 getrlimit => limits::sys_getrlimit(u32, u64);
     98 getrusage => limits::sys_getrusage(i32, u64);
@@ -165,7 +183,7 @@ table! { process_table:
     147 sched_get_priority_min => sched::sys_sched_get_priority_min(u32);
     148 sched_rr_get_interval => sched::sys_sched_rr_get_interval(i32, u64);
     149 mlock => memory::sys_mlock(u64, u64);
-    150 munlock => memory::sys_mlock(u64, u64);
+    150 munlock => memory::sys_munlock(u64, u64);
     151 mlockall => memory::sys_mlockall(u32);
     152 munlockall => memory::sys_munlockall();
     157 prctl => prctl::sys_prctl(u32, u64, u64, u64, u64);
@@ -183,6 +201,7 @@ table! { process_table:
     204 sched_getaffinity => sched::sys_sched_getaffinity(i32, u32, u64);
     218 set_tid_address => process::sys_set_tid_address(u64);
     219 restart_syscall => signal::sys_restart_syscall();
+    220 semtimedop => sem::sys_semtimedop(i32, u64, u64, u64);
     222 timer_create => timer::sys_timer_create(u32, u64, u64);
     223 timer_settime => timer::sys_timer_settime(u32, u32, u64, u64);
     224 timer_gettime => timer::sys_timer_gettime(u32, u64);
@@ -194,17 +213,39 @@ table! { process_table:
     230 clock_nanosleep => time::sys_clock_nanosleep(i32, u32, u64, u64);
     231 exit_group => process::sys_exit_group(i32);
     234 tgkill => signal::sys_tgkill(i32, i32, u32);
+    237 mbind => numa::sys_mbind(u64, u64, u32, u64, u64, u32);
+    238 set_mempolicy => numa::sys_set_mempolicy(u32, u64, u64);
+    239 get_mempolicy => numa::sys_get_mempolicy(u64, u64, u64, u64, u32);
     247 waitid => wait::sys_waitid(u32, i32, u64, u32, u64);
+    251 ioprio_set => sched::sys_ioprio_set(u32, i32, u32);
+    252 ioprio_get => sched::sys_ioprio_get(u32, i32);
+    256 migrate_pages => numa::sys_migrate_pages(i32, u64, u64, u64);
+    272 unshare => process::sys_unshare(u64);
     273 set_robust_list => futex::sys_set_robust_list(u64, u64);
     274 get_robust_list => futex::sys_get_robust_list(i32, u64, u64);
+    279 move_pages => numa::sys_move_pages(i32, u64, u64, u64, u64, u32);
     297 rt_tgsigqueueinfo => signal::sys_rt_tgsigqueueinfo(i32, i32, u32, u64);
     302 prlimit64 => limits::sys_prlimit64(i32, u32, u64, u64);
+    308 setns => process::sys_setns(i32, u32);
     309 getcpu => sched::sys_getcpu(u64, u64);
+    310 process_vm_readv => remote::sys_process_vm_readv(i32, u64, usize, u64, usize, u64);
+    311 process_vm_writev => remote::sys_process_vm_writev(i32, u64, usize, u64, usize, u64);
+    314 sched_setattr => sched::sys_sched_setattr(i32, u64, u32);
+    315 sched_getattr => sched::sys_sched_getattr(i32, u64, u32, u32);
     318 getrandom => system::sys_getrandom(u64, u64, u32);
     322 execveat => exec::sys_execveat(i32, u64, u64, u64, u32);
     324 membarrier => sched::sys_membarrier(i32, u32);
-    334 rseq => process::sys_rseq();
+    325 mlock2 => memory::sys_mlock2(u64, u64, u32);
+    329 pkey_mprotect => memory::sys_pkey_mprotect(u64, u64, u32, i32);
+    330 pkey_alloc => memory::sys_pkey_alloc(u32, u32);
+    331 pkey_free => memory::sys_pkey_free(i32);
+    334 rseq => process::sys_rseq(u64, u32, u32, u32);
+    424 pidfd_send_signal => pidfd::sys_pidfd_send_signal(i32, u32, u64, u32);
+    434 pidfd_open => pidfd::sys_pidfd_open(i32, u32);
     435 clone3 => process::sys_clone3(u64, u64);
+    438 pidfd_getfd => pidfd::sys_pidfd_getfd(i32, i32, u32);
+    440 process_madvise => remote::sys_process_madvise(i32, u64, usize, u32, u32);
+    449 futex_waitv => futex::sys_futex_waitv(u64, u32, u32, u64, u32);
 }
 
 // Files, paths, descriptors, waiting for them.
@@ -295,7 +336,15 @@ table! { file_table:
     232 epoll_wait => event::sys_epoll_wait(i32, u64, i32, i32);
     233 epoll_ctl => event::sys_epoll_ctl(i32, u32, i32, u64);
     235 utimes => path::sys_utimes(u64, u64);
-    253 inotify_init => mount::sys_not_here();
+    240 mq_open => mqueue::sys_mq_open(u64, u32, u32, u64);
+    241 mq_unlink => mqueue::sys_mq_unlink(u64);
+    242 mq_timedsend => mqueue::sys_mq_timedsend(i32, u64, u64, u32, u64);
+    243 mq_timedreceive => mqueue::sys_mq_timedreceive(i32, u64, u64, u64, u64);
+    244 mq_notify => mqueue::sys_mq_notify(i32, u64);
+    245 mq_getsetattr => mqueue::sys_mq_getsetattr(i32, u64, u64);
+    253 inotify_init => inotify::sys_inotify_init();
+    254 inotify_add_watch => inotify::sys_inotify_add_watch(i32, u64, u32);
+    255 inotify_rm_watch => inotify::sys_inotify_rm_watch(i32, i32);
     257 openat => path::sys_openat(i32, u64, u32, u32);
     258 mkdirat => directory::sys_mkdirat(i32, u64, u32);
     259 mknodat => directory::sys_mknodat(i32, u64, u32, u64);
@@ -312,7 +361,9 @@ table! { file_table:
     270 pselect6 => poll::sys_pselect6(i32, u64, u64, u64, u64, u64);
     271 ppoll => poll::sys_ppoll(u64, u64, u64, u64, u64);
     275 splice => file::sys_splice(i32, u64, i32, u64, usize, u32);
+    276 tee => file::sys_tee(i32, i32, usize, u32);
     277 sync_file_range => file::sys_sync_file_range(i32, i64, i64, u32);
+    278 vmsplice => file::sys_vmsplice(i32, u64, usize, u32);
     280 utimensat => path::sys_utimensat(i32, u64, u64, u32);
     281 epoll_pwait => event::sys_epoll_pwait(i32, u64, i32, i32, u64, u64);
     282 signalfd => event::sys_signalfd(i32, u64, u64);
@@ -327,7 +378,7 @@ table! { file_table:
     291 epoll_create1 => event::sys_epoll_create1(u32);
     292 dup3 => descriptor::sys_dup3(i32, i32, u32);
     293 pipe2 => descriptor::sys_pipe2(u64, u32);
-    294 inotify_init1 => mount::sys_not_here();
+    294 inotify_init1 => inotify::sys_inotify_init1(u32);
     295 preadv => file::sys_preadv(i32, u64, usize, i64);
     296 pwritev => file::sys_pwritev(i32, u64, usize, i64);
     299 recvmmsg => socket::sys_recvmmsg(i32, u64, u32, u32, u64);

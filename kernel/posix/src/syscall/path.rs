@@ -10,6 +10,7 @@ use crate::{
     fs::{
         FileRef, FsContext, Location,
         file::File,
+        notify,
         open::{How, Opener},
         permission::{self, EXECUTE, READ, WRITE},
         types::{FileType, OpenFlags, PATH_MAX, PERMISSIONS, SetAttr},
@@ -154,7 +155,8 @@ pub(super) fn sys_openat2(
         raw[at..at + 8].iter().rev().fold(0, |value: u64, byte| value << 8 | u64::from(*byte))
     };
     let (flags, mode, resolve) = (word(0), word(8), word(16));
-    if flags >> 32 != 0 || mode & !u64::from(PERMISSIONS) != 0 || resolve & !0x3f != 0 {
+    const KNOWN: u64 = 0o37777703;
+    if flags & !KNOWN != 0 || mode & !u64::from(PERMISSIONS) != 0 || resolve & !0x3f != 0 {
         return Err(Errno::INVAL.into());
     }
     if mode != 0 && flags as u32 & (OpenFlags::CREAT | OpenFlags::TMPFILE).bits() == 0 {
@@ -305,11 +307,19 @@ pub(super) fn sys_readlinkat(
 }
 
 /// Changes attributes of a place, if its mount takes writes.
-fn set_attr(place: &Location, change: &SetAttr) -> Result<(), Errno> {
+fn set_attr(cx: &Cx<'_>, place: &Location, change: &SetAttr) -> Result<(), Errno> {
     if place.mount.is_readonly() {
         return Err(Errno::ROFS);
     }
-    place.inode().set_attr(change)
+    place.inode().set_attr(change)?;
+    changed(cx, place);
+    Ok(())
+}
+
+/// Tells those who watch a place that its attributes changed.
+pub(super) fn changed(cx: &Cx<'_>, place: &Location) {
+    let vfs = cx.fs().lock().vfs.clone();
+    vfs.notify.happened(place, notify::ATTRIB);
 }
 
 fn chmod(cx: &Cx<'_>, place: &Location, mode: u32) -> SysResult {
@@ -319,7 +329,7 @@ fn chmod(cx: &Cx<'_>, place: &Location, mode: u32) -> SysResult {
         return Err(Errno::OPNOTSUPP.into());
     }
     let mode = permission::chmod_mode(&attr, &creds, mode & PERMISSIONS);
-    set_attr(place, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+    set_attr(cx, place, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
     Ok(0)
 }
 
@@ -358,7 +368,7 @@ fn chown(cx: &Cx<'_>, place: &Location, uid: u32, gid: u32) -> SysResult {
     permission::check_chown(&attr, &creds, uid, gid)?;
     let changes = attr.kind == FileType::Regular && (uid.is_some() || gid.is_some());
     let mode = changes.then(|| permission::without_set_id(&attr));
-    set_attr(place, &SetAttr { mode, uid, gid, ..SetAttr::default() })?;
+    set_attr(cx, place, &SetAttr { mode, uid, gid, ..SetAttr::default() })?;
     Ok(0)
 }
 
@@ -417,7 +427,7 @@ fn set_times(cx: &Cx<'_>, place: &Location, times: [Time; 2]) -> SysResult {
         Time::Omit => None,
         Time::At(time) => Some(time),
     });
-    set_attr(place, &SetAttr { atime, mtime, ..SetAttr::default() })?;
+    set_attr(cx, place, &SetAttr { atime, mtime, ..SetAttr::default() })?;
     Ok(0)
 }
 

@@ -7,11 +7,12 @@ use core::sync::atomic::Ordering;
 use crate::{
     Errno,
     cx::{Cx, SysResult},
-    mm::HIGHEST,
+    mm::{AreaKind, HIGHEST, LOWEST, PAGE_SIZE},
     process::{
         Creds,
-        creds::{CAP_LAST, CAP_SETPCAP},
+        creds::{CAP_LAST, CAP_SETPCAP, CAP_SYS_RESOURCE},
         signal::SIGNAL_MAX,
+        task::TIMER_SLACK_NS,
     },
 };
 
@@ -39,8 +40,22 @@ const PR_SET_THP_DISABLE: u32 = 41;
 const PR_GET_THP_DISABLE: u32 = 42;
 const PR_CAP_AMBIENT: u32 = 47;
 const PR_SET_VMA: u32 = 0x5356_4d41;
+const PR_GET_TIMING: u32 = 13;
+const PR_SET_TIMING: u32 = 14;
+const PR_GET_TSC: u32 = 25;
+const PR_SET_TSC: u32 = 26;
+const PR_PERF_DISABLE: u32 = 31;
+const PR_PERF_ENABLE: u32 = 32;
+const PR_MCE_KILL: u32 = 33;
+const PR_MCE_KILL_GET: u32 = 34;
+const PR_SET_MM: u32 = 35;
+const PR_GET_SPECULATION_CTRL: u32 = 52;
+const PR_SET_SPECULATION_CTRL: u32 = 53;
 const PR_SET_PTRACER: u32 = 0x5961_6d61;
 
+const TSC_ENABLE: u32 = 1;
+/// PR_MCE_KILL_DEFAULT.
+const MCE_DEFAULT: u64 = 2;
 const KEEP_CAPS: u32 = 1 << 4;
 const NO_CAP_AMBIENT_RAISE: u32 = 1 << 6;
 
@@ -121,9 +136,27 @@ pub(super) fn sys_prctl(cx: &mut Cx<'_>, option: u32, a: u64, b: u64, c: u64, d:
             }
             change_creds(cx, |creds| creds.securebits = new);
         }
-        PR_SET_TIMERSLACK | PR_SET_THP_DISABLE | PR_SET_PTRACER => {}
-        PR_GET_TIMERSLACK => return Ok(50_000),
-        PR_GET_THP_DISABLE => return Ok(0),
+        PR_SET_TIMERSLACK => {
+            // 0 or less is what the thread began with.
+            let slack = if a.cast_signed() <= 0 { TIMER_SLACK_NS } else { a };
+            cx.task.timer_slack_ns.store(slack, Ordering::Relaxed);
+        }
+        PR_GET_TIMERSLACK => return Ok(cx.task.timer_slack_ns.load(Ordering::Relaxed)),
+        // Advice, and counters that are not there.
+        PR_SET_THP_DISABLE | PR_SET_PTRACER | PR_PERF_DISABLE | PR_PERF_ENABLE => {}
+        PR_GET_THP_DISABLE | PR_GET_TIMING => return Ok(0),
+        PR_SET_TIMING if a == 0 => {}
+        PR_GET_TSC => cx.write_u32(a, TSC_ENABLE)?,
+        PR_SET_TSC if a == u64::from(TSC_ENABLE) => {}
+        PR_MCE_KILL if a <= 1 && c == 0 && d == 0 => {}
+        PR_MCE_KILL_GET if a == 0 && b == 0 && c == 0 && d == 0 => return Ok(MCE_DEFAULT),
+        // The host deals with speculation, and nothing can be chosen here (PR_SPEC_NOT_AFFECTED).
+        PR_GET_SPECULATION_CTRL if a <= 2 => return Ok(0),
+        PR_GET_SPECULATION_CTRL | PR_SET_SPECULATION_CTRL if a > 2 => {
+            return Err(Errno::NODEV.into());
+        }
+        PR_SET_SPECULATION_CTRL => return Err(Errno::NXIO.into()),
+        PR_SET_MM => set_layout(cx, a, b, c)?,
         PR_SET_CHILD_SUBREAPER => process.subreaper.store(a != 0, Ordering::Relaxed),
         PR_GET_CHILD_SUBREAPER => {
             cx.write_u32(a, u32::from(process.subreaper.load(Ordering::Relaxed)))?;
@@ -139,11 +172,80 @@ pub(super) fn sys_prctl(cx: &mut Cx<'_>, option: u32, a: u64, b: u64, c: u64, d:
             cx.write_u64(a, cx.task.clear_child_tid.load(Ordering::Relaxed))?;
         }
         PR_CAP_AMBIENT => return ambient(cx, a, b),
-        // Names for anonymous memory are only seen in /proc/self/maps.
-        PR_SET_VMA if a == 0 => {}
+        PR_SET_VMA if a == 0 => name_areas(cx, b, c, d)?,
         _ => return Err(Errno::INVAL.into()),
     }
     Ok(0)
+}
+
+/// PR_SET_VMA_ANON_NAME: the name is seen in /proc/self/maps.
+fn name_areas(cx: &Cx<'_>, start: u64, bytes: u64, name_at: u64) -> Result<(), Errno> {
+    const NAME_MAX: usize = 80;
+    let label = if name_at == 0 {
+        None
+    } else {
+        let name = cx.read_string(name_at, NAME_MAX).map_err(|errno| match errno {
+            Errno::NAMETOOLONG => Errno::INVAL,
+            other => other,
+        })?;
+        let printable = |byte: &u8| (0x20..0x7f).contains(byte) && !b"\\`$[]".contains(byte);
+        if !name.iter().all(printable) {
+            return Err(Errno::INVAL);
+        }
+        let name = core::str::from_utf8(&name).map_err(|_| Errno::INVAL)?;
+        Some(Arc::from(name))
+    };
+    let end = start
+        .checked_add(bytes.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::INVAL)?)
+        .ok_or(Errno::INVAL)?;
+    if !start.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::INVAL);
+    }
+    let mm = cx.mm();
+    let mut areas = mm.areas.lock();
+    let parts = areas.overlapping(start, end);
+    if parts.iter().any(|area| matches!(area.kind, AreaKind::File { .. } | AreaKind::Fixed)) {
+        return Err(Errno::BADF);
+    }
+    areas.change(start, end, |area| area.label.clone_from(&label))?;
+    if areas.covers(start, end) { Ok(()) } else { Err(Errno::NOMEM) }
+}
+
+/// PR_SET_MM: where /proc looks for the parts of a program.
+fn set_layout(cx: &Cx<'_>, what: u64, value: u64, bytes: u64) -> Result<(), Errno> {
+    if !cx.creds().has_cap(CAP_SYS_RESOURCE) {
+        return Err(Errno::PERM);
+    }
+    const AUXV_BYTES_MAX: u64 = 48 * 8;
+    const AUXV: u64 = 12;
+    let mm = cx.mm();
+    if what == AUXV {
+        if bytes > AUXV_BYTES_MAX {
+            return Err(Errno::INVAL);
+        }
+        let mut auxv = alloc::vec![0; bytes as usize];
+        cx.read_bytes(value, &mut auxv)?;
+        mm.layout.lock().auxv = auxv;
+        return Ok(());
+    }
+    if !(LOWEST..HIGHEST).contains(&value) {
+        return Err(Errno::INVAL);
+    }
+    let mut layout = mm.layout.lock();
+    let slot = match what {
+        1 => &mut layout.code.0,
+        2 => &mut layout.code.1,
+        3 => &mut layout.data.0,
+        4 => &mut layout.data.1,
+        5 => &mut layout.stack_start,
+        8 => &mut layout.arguments.0,
+        9 => &mut layout.arguments.1,
+        10 => &mut layout.environment.0,
+        11 => &mut layout.environment.1,
+        _ => return Err(Errno::INVAL),
+    };
+    *slot = value;
+    Ok(())
 }
 
 fn ambient(cx: &Cx<'_>, command: u64, cap: u64) -> SysResult {

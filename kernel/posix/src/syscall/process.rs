@@ -7,9 +7,12 @@ use core::sync::atomic::Ordering;
 use crate::{
     Errno,
     cx::{Cx, Restart, Stop, SysResult},
+    mm::HIGHEST,
     process::{
         Process, Task, TaskRef,
-        group::RLIMIT_NPROC,
+        creds::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE},
+        group::{RLIMIT_CPU, RLIMIT_NPROC},
+        rseq::Rseq,
         signal::{SIGCHLD, UNBLOCKABLE},
         task::{Phase, Resources, Vfork},
     },
@@ -20,6 +23,8 @@ const CLONE_VM: u64 = 0x100;
 const CLONE_FS: u64 = 0x200;
 const CLONE_FILES: u64 = 0x400;
 const CLONE_SIGHAND: u64 = 0x800;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PTRACE: u64 = 0x2000;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -37,6 +42,8 @@ const KNOWN: u64 = CLONE_VM
     | CLONE_FS
     | CLONE_FILES
     | CLONE_SIGHAND
+    | CLONE_PIDFD
+    | CLONE_PTRACE
     | CLONE_VFORK
     | CLONE_PARENT
     | CLONE_THREAD
@@ -59,6 +66,8 @@ struct CloneArgs {
     parent_tid: u64,
     child_tid: u64,
     tls: u64,
+    /// Where the process descriptor is stored.
+    pidfd: u64,
 }
 
 pub(super) fn sys_fork(cx: &mut Cx<'_>) -> SysResult {
@@ -80,7 +89,12 @@ pub(super) fn sys_clone(
 ) -> SysResult {
     let exit_signal = (flags & 0xff) as u32;
     let flags = flags & 0xffff_ff00;
-    clone(cx, &CloneArgs { flags, exit_signal, stack, parent_tid, child_tid, tls })
+    if flags & CLONE_PIDFD != 0 && flags & (CLONE_PARENT_SETTID | CLONE_DETACHED) != 0 {
+        // Both would be stored at the same address.
+        return Err(Errno::INVAL.into());
+    }
+    let pidfd = parent_tid;
+    clone(cx, &CloneArgs { flags, exit_signal, stack, parent_tid, child_tid, tls, pidfd })
 }
 
 pub(super) fn sys_clone3(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult {
@@ -107,15 +121,15 @@ pub(super) fn sys_clone3(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult
     if exit_signal > 64 || (stack == 0) != (stack_size == 0) {
         return Err(Errno::INVAL.into());
     }
-    if word(9) != 0 || word(10) != 0 {
-        // set_tid and cgroup: no such thing here.
+    if word(8) != 0 || word(9) != 0 {
+        // Chosen thread ids are for checkpoint and restore.
+        return Err(Errno::PERM.into());
+    }
+    if flags & (CLONE_THREAD | CLONE_PARENT) != 0 && exit_signal != 0 {
         return Err(Errno::INVAL.into());
     }
     if flags & (CLONE_DETACHED | 0xff) != 0 {
         return Err(Errno::INVAL.into());
-    }
-    if flags & !KNOWN != 0 {
-        return Err(Errno::NOSYS.into());
     }
     let arguments = CloneArgs {
         flags,
@@ -124,6 +138,7 @@ pub(super) fn sys_clone3(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult
         parent_tid: word(3),
         child_tid: word(2),
         tls: word(7),
+        pidfd: word(1),
     };
     clone(cx, &arguments)
 }
@@ -137,11 +152,16 @@ fn clone(cx: &mut Cx<'_>, arguments: &CloneArgs) -> SysResult {
     let inconsistent = has(CLONE_SIGHAND) && !has(CLONE_VM)
         || has(CLONE_THREAD) && !has(CLONE_SIGHAND)
         || has(CLONE_CLEAR_SIGHAND) && has(CLONE_SIGHAND)
+        || has(CLONE_PIDFD) && has(CLONE_THREAD)
+        || has(CLONE_PARENT) && cx.task.process.pid == 1
         || flags & !KNOWN != 0;
     if inconsistent {
         return Err(Errno::INVAL.into());
     }
     check_task_limit(cx)?;
+    if has(CLONE_SETTLS) && arguments.tls >= HIGHEST {
+        return Err(Errno::PERM.into());
+    }
     let services = cx.services();
     let tid = services.registry.allot_id().ok_or(Errno::AGAIN)?;
     let parent = cx.task.clone();
@@ -166,6 +186,9 @@ fn clone(cx: &mut Cx<'_>, arguments: &CloneArgs) -> SysResult {
     let child = new_task(cx, tid, process.clone(), resources, arguments);
     if has(CLONE_PARENT_SETTID) {
         cx.write_u32(arguments.parent_tid, tid)?;
+    }
+    if has(CLONE_PIDFD) {
+        super::pidfd::give(cx, &process, arguments.pidfd)?;
     }
     if has(CLONE_CHILD_SETTID) {
         // In the child's memory, which may be a copy.
@@ -210,9 +233,7 @@ fn wait_for_vfork(cx: &mut Cx<'_>) -> SysResult {
 fn check_task_limit(cx: &Cx<'_>) -> Result<(), Errno> {
     let limit = cx.task.process.limits.lock().soft(RLIMIT_NPROC);
     let creds = cx.creds();
-    let exempt = creds.uid == 0
-        || creds.has_cap(crate::process::creds::CAP_SYS_RESOURCE)
-        || creds.has_cap(crate::process::creds::CAP_SYS_ADMIN);
+    let exempt = creds.uid == 0 || creds.has_cap(CAP_SYS_RESOURCE) || creds.has_cap(CAP_SYS_ADMIN);
     if exempt || limit == u64::MAX {
         return Ok(());
     }
@@ -233,6 +254,8 @@ fn new_process(cx: &Cx<'_>, pid: u32, arguments: &CloneArgs) -> Arc<Process> {
     process.set_sid(current.sid());
     process.terminal.lock().clone_from(&current.terminal.lock());
     process.limits.lock().clone_from(&current.limits.lock());
+    let has_limit = current.limits.lock().soft(RLIMIT_CPU) != u64::MAX;
+    process.counts_cpu.store(has_limit, Ordering::Relaxed);
     let actions = current.actions.lock().clone();
     let shares = arguments.flags & CLONE_SIGHAND != 0;
     *process.actions.lock() = if shares {
@@ -244,8 +267,16 @@ fn new_process(cx: &Cx<'_>, pid: u32, arguments: &CloneArgs) -> Arc<Process> {
         }
         Arc::new(Lock::new(copy))
     };
-    process.exit_signal.store(arguments.exit_signal, Ordering::Relaxed);
+    let exit_signal = if arguments.flags & CLONE_PARENT != 0 {
+        // A sibling ends as its sibling does.
+        current.exit_signal.load(Ordering::Relaxed)
+    } else {
+        arguments.exit_signal
+    };
+    process.exit_signal.store(exit_signal, Ordering::Relaxed);
     process.dumpable.store(current.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.policy.store(current.policy.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.io_priority.store(current.io_priority.load(Ordering::Relaxed), Ordering::Relaxed);
     process.nice.store(current.nice.load(Ordering::Relaxed), Ordering::Relaxed);
     process.uid.store(cx.creds().uid, Ordering::Relaxed);
     Arc::new(process)
@@ -274,8 +305,16 @@ fn new_task(
         parent.fs_base.load(Ordering::Relaxed)
     };
     child.set_fs_base(fs_base);
+    child.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
+    if arguments.flags & CLONE_VM == 0 {
+        // The copy of the memory has a copy of the registered structure.
+        *child.rseq.lock() = *parent.rseq.lock();
+        child.rseq_due.store(true, Ordering::Relaxed);
+    }
     child.gs_base.store(parent.gs_base.load(Ordering::Relaxed), Ordering::Relaxed);
     child.name.lock().clone_from(&parent.name.lock());
+    let slack = parent.timer_slack_ns.load(Ordering::Relaxed);
+    child.timer_slack_ns.store(slack, Ordering::Relaxed);
     {
         let own = parent.signals.lock();
         let mut signals = child.signals.lock();
@@ -289,6 +328,47 @@ fn new_task(
         child.clear_child_tid.store(arguments.child_tid, Ordering::Relaxed);
     }
     Arc::new(child)
+}
+
+/// Takes tables out of sharing.  There are no namespaces to make.
+pub(super) fn sys_unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
+    const NAMESPACES: u64 = 0x7e02_0080;
+    const KNOWN: u64 = CLONE_FILES
+        | CLONE_FS
+        | CLONE_SYSVSEM
+        | CLONE_VM
+        | CLONE_SIGHAND
+        | CLONE_THREAD
+        | NAMESPACES;
+    if flags & NAMESPACES != 0 && !cx.creds().has_cap(CAP_SYS_ADMIN) {
+        return Err(Errno::PERM.into());
+    }
+    // What threads share by being threads cannot be taken apart.
+    let alone = cx.task.process.threads.lock().len() == 1;
+    let tied = flags & (CLONE_VM | CLONE_SIGHAND | CLONE_THREAD) != 0 && !alone;
+    if flags & !KNOWN != 0 || flags & NAMESPACES != 0 || tied {
+        return Err(Errno::INVAL.into());
+    }
+    if flags & CLONE_FILES != 0 {
+        let copy = cx.files().lock().clone();
+        cx.task.set_files(Arc::new(Lock::new(copy)));
+    }
+    if flags & CLONE_FS != 0 {
+        let copy = cx.fs().lock().clone();
+        if let Some(own) = cx.task.resources.lock().as_mut() {
+            own.fs = Arc::new(Lock::new(copy));
+        }
+    }
+    Ok(0)
+}
+
+/// The one set of namespaces is the caller's already.
+pub(super) fn sys_setns(cx: &mut Cx<'_>, fd: i32, _kind: u32) -> SysResult {
+    super::file::get(cx, fd)?;
+    if !cx.creds().has_cap(CAP_SYS_ADMIN) {
+        return Err(Errno::PERM.into());
+    }
+    Err(Errno::INVAL.into())
 }
 
 pub(super) fn sys_exit(cx: &mut Cx<'_>, code: i32) -> SysResult {
@@ -324,10 +404,52 @@ pub(super) fn sys_set_tid_address(cx: &mut Cx<'_>, address: u64) -> SysResult {
     Ok(u64::from(cx.task.tid()))
 }
 
-/// Restartable sequences are an optimisation that every user can do without; a task here may be
-/// preempted at any instruction, so the call says that it does not exist.
-pub(super) fn sys_rseq(_cx: &mut Cx<'_>) -> SysResult {
-    Err(Errno::NOSYS.into())
+pub(super) fn sys_rseq(
+    cx: &mut Cx<'_>,
+    address: u64,
+    bytes: u32,
+    flags: u32,
+    signature: u32,
+) -> SysResult {
+    const UNREGISTER: u32 = 1;
+    const BYTES: u32 = 32;
+    let new = Rseq { address, bytes, signature };
+    let mut own = cx.task.rseq.lock();
+    if flags & UNREGISTER != 0 {
+        if flags != UNREGISTER {
+            return Err(Errno::INVAL.into());
+        }
+        let known = own.filter(|own| own.address == address && own.bytes == bytes);
+        if known.ok_or(Errno::INVAL)?.signature != signature {
+            return Err(Errno::PERM.into());
+        }
+        *own = None;
+        drop(own);
+        // Off any CPU, as before it was registered.
+        cx.write_bytes(address, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff])?;
+        return Ok(0);
+    }
+    if flags != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    if let Some(own) = *own {
+        let other = own.address != address || own.bytes != bytes;
+        return Err(match (other, own.signature == signature) {
+            (true, _) => Errno::INVAL,
+            (false, false) => Errno::PERM,
+            (false, true) => Errno::BUSY,
+        }
+        .into());
+    }
+    if !address.is_multiple_of(u64::from(BYTES)) || bytes != BYTES {
+        return Err(Errno::INVAL.into());
+    }
+    if address >= HIGHEST {
+        return Err(Errno::FAULT.into());
+    }
+    *own = Some(new);
+    cx.task.rseq_due.store(true, Ordering::Relaxed);
+    Ok(0)
 }
 
 fn process_or_self(cx: &Cx<'_>, pid: i32) -> Result<Arc<Process>, Errno> {

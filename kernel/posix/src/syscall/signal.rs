@@ -10,9 +10,10 @@ use crate::{
         Creds, Process, TaskRef,
         creds::CAP_KILL,
         frame::{SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, is_on_stack, stack_flags},
+        group::RLIMIT_SIGPENDING,
         signal::{
-            Action, SI_KERNEL, SI_TKILL, SI_USER, SIGCONT, SIGKILL, SIGNAL_MAX, SIGSEGV, SIGSTOP,
-            SigInfo, SignalSet, UNBLOCKABLE, bit,
+            Action, SI_KERNEL, SI_TKILL, SI_USER, SIGCONT, SIGKILL, SIGNAL_MAX, SIGRTMIN, SIGSEGV,
+            SIGSTOP, SigInfo, SignalSet, UNBLOCKABLE, bit,
         },
         task::AltStack,
     },
@@ -208,11 +209,11 @@ fn may_signal(own: &Creds, cx: &Cx<'_>, target: &Process, signal: u32) -> bool {
     same || own.has_cap(CAP_KILL) || signal == SIGCONT && cx.task.process.sid() == target.sid()
 }
 
-fn own_info(cx: &Cx<'_>, signal: u32, code: i32) -> SigInfo {
+pub(super) fn own_info(cx: &Cx<'_>, signal: u32, code: i32) -> SigInfo {
     SigInfo::from_sender(signal, code, cx.task.process.pid, cx.creds().uid)
 }
 
-fn send(cx: &mut Cx<'_>, targets: &[Arc<Process>], info: SigInfo) -> SysResult {
+pub(super) fn send(cx: &mut Cx<'_>, targets: &[Arc<Process>], info: SigInfo) -> SysResult {
     let own = cx.creds();
     if targets.is_empty() {
         return Err(Errno::SRCH.into());
@@ -303,7 +304,7 @@ pub(super) fn sys_tgkill(cx: &mut Cx<'_>, tgid: i32, tid: i32, signal: u32) -> S
     send_to_thread(cx, tgid, tid, info)
 }
 
-fn queued_info(cx: &Cx<'_>, pid: i32, signal: u32, at: u64) -> Result<SigInfo, Errno> {
+pub(super) fn queued_info(cx: &Cx<'_>, pid: i32, signal: u32, at: u64) -> Result<SigInfo, Errno> {
     let mut raw = [0; 128];
     cx.read_bytes(at, &mut raw)?;
     let info = SigInfo::decode(signal, &raw);
@@ -314,12 +315,25 @@ fn queued_info(cx: &Cx<'_>, pid: i32, signal: u32, at: u64) -> Result<SigInfo, E
     Ok(info)
 }
 
+/// Checks that a real-time signal can be queued (RLIMIT_SIGPENDING of the sender's user counts).
+fn check_queue(cx: &Cx<'_>, target: &Process, signal: u32) -> Result<(), Errno> {
+    if signal < SIGRTMIN {
+        return Ok(());
+    }
+    let threads = target.threads.lock().clone();
+    let own: usize = threads.iter().map(|task| task.signals.lock().pending.len()).sum();
+    let queued = own + target.pending.lock().len();
+    let limit = cx.process().limits.lock().soft(RLIMIT_SIGPENDING);
+    if queued as u64 >= limit { Err(Errno::AGAIN) } else { Ok(()) }
+}
+
 pub(super) fn sys_rt_sigqueueinfo(cx: &mut Cx<'_>, pid: i32, signal: u32, at: u64) -> SysResult {
     if signal > SIGNAL_MAX {
         return Err(Errno::INVAL.into());
     }
     let info = queued_info(cx, pid, signal, at)?;
     let target = cx.kernel.services.registry.process(pid.cast_unsigned()).ok_or(Errno::SRCH)?;
+    check_queue(cx, &target, signal)?;
     send(cx, &[target], info)
 }
 
@@ -331,5 +345,7 @@ pub(super) fn sys_rt_tgsigqueueinfo(
     at: u64,
 ) -> SysResult {
     let info = queued_info(cx, tgid, signal, at)?;
+    let process = find_thread(cx, tgid, tid)?.process.clone();
+    check_queue(cx, &process, signal)?;
     send_to_thread(cx, tgid, tid, info)
 }

@@ -17,15 +17,10 @@ const FIELD_BYTES: usize = 65;
 
 pub(super) fn sys_uname(cx: &mut Cx<'_>, at: u64) -> SysResult {
     let mut raw = vec![0; FIELD_BYTES * 6];
-    let uts = &cx.kernel.uts;
-    let fields: [&[u8]; 6] = [
-        b"Linux",
-        &uts.hostname,
-        RELEASE.as_bytes(),
-        VERSION.as_bytes(),
-        b"x86_64",
-        &uts.domainname,
-    ];
+    let vfs = cx.fs().lock().vfs.clone();
+    let names = vfs.names.lock().clone();
+    let fields: [&[u8]; 6] =
+        [b"Linux", &names.host, RELEASE.as_bytes(), VERSION.as_bytes(), b"x86_64", &names.domain];
     for (slot, field) in raw.chunks_exact_mut(FIELD_BYTES).zip(fields) {
         let bytes = field.len().min(FIELD_BYTES - 1);
         slot[..bytes].copy_from_slice(&field[..bytes]);
@@ -48,15 +43,15 @@ fn read_name(cx: &Cx<'_>, at: u64, bytes: u64) -> Result<Vec<u8>, Errno> {
 
 pub(super) fn sys_sethostname(cx: &mut Cx<'_>, at: u64, bytes: u64) -> SysResult {
     let name = read_name(cx, at, bytes)?;
-    cx.fs().lock().vfs.names.lock().host.clone_from(&name);
-    cx.kernel.uts.hostname = name;
+    let vfs = cx.fs().lock().vfs.clone();
+    vfs.names.lock().host = name;
     Ok(0)
 }
 
 pub(super) fn sys_setdomainname(cx: &mut Cx<'_>, at: u64, bytes: u64) -> SysResult {
     let name = read_name(cx, at, bytes)?;
-    cx.fs().lock().vfs.names.lock().domain.clone_from(&name);
-    cx.kernel.uts.domainname = name;
+    let vfs = cx.fs().lock().vfs.clone();
+    vfs.names.lock().domain = name;
     Ok(0)
 }
 

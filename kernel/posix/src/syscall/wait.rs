@@ -8,7 +8,7 @@ use crate::{
     Errno,
     cx::{Cx, Restart, SysResult},
     process::{Process, exit::child_code, signal::SIGCHLD},
-    syscall::limits::encode_rusage,
+    syscall::{limits::encode_rusage, pidfd::process_of},
 };
 
 const WNOHANG: u32 = 1;
@@ -26,11 +26,13 @@ const CLD_STOPPED: i32 = 5;
 const CLD_CONTINUED: i32 = 6;
 
 /// Which children.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Who {
     Any,
     Pid(u32),
     Group(u32),
+    /// By a descriptor.
+    Exactly(Arc<Process>),
 }
 
 /// What a child has to tell.
@@ -44,18 +46,19 @@ struct News {
     uid: u32,
 }
 
-fn matches(who: Who, options: u32, child: &Process) -> bool {
+fn matches(who: &Who, options: u32, child: &Process) -> bool {
     let chosen = match who {
         Who::Any => true,
-        Who::Pid(pid) => child.pid == pid,
-        Who::Group(pgid) => child.pgid() == pgid,
+        Who::Pid(pid) => child.pid == *pid,
+        Who::Group(pgid) => child.pgid() == *pgid,
+        Who::Exactly(process) => core::ptr::eq(&raw const **process, child),
     };
     let is_clone = child.exit_signal.load(Ordering::Relaxed) != SIGCHLD;
     chosen && (options & WALL != 0 || is_clone == (options & WCLONE != 0))
 }
 
 /// Finds a child with news; `Ok(None)` if there are children but no news.
-fn look(cx: &mut Cx<'_>, who: Who, options: u32) -> Result<Option<News>, Errno> {
+fn look(cx: &mut Cx<'_>, who: &Who, options: u32) -> Result<Option<News>, Errno> {
     let process = cx.process();
     let children = process.children.lock().clone();
     let mut any = false;
@@ -93,7 +96,7 @@ fn look(cx: &mut Cx<'_>, who: Who, options: u32) -> Result<Option<News>, Errno> 
 }
 
 /// Waits for news; `Ok(None)` with WNOHANG.
-fn wait(cx: &mut Cx<'_>, who: Who, options: u32) -> SysResult<Option<News>> {
+fn wait(cx: &mut Cx<'_>, who: &Who, options: u32) -> SysResult<Option<News>> {
     if let Some(news) = look(cx, who, options)? {
         return Ok(Some(news));
     }
@@ -122,7 +125,7 @@ pub(super) fn sys_wait4(
         pid if pid < 0 => Who::Group(pid.unsigned_abs()),
         pid => Who::Pid(pid.unsigned_abs()),
     };
-    let Some(news) = wait(cx, who, options | WEXITED)? else { return Ok(0) };
+    let Some(news) = wait(cx, &who, options | WEXITED)? else { return Ok(0) };
     if status_at != 0 {
         cx.write_u32(status_at, news.status)?;
     }
@@ -145,16 +148,23 @@ pub(super) fn sys_waitid(
     if options & !known != 0 || options & wanted == 0 {
         return Err(Errno::INVAL.into());
     }
+    let mut blocks = true;
     let who = match (id_type, id) {
         (0, _) => Who::Any,
         (1, 1..) => Who::Pid(id.unsigned_abs()),
         (2, 0) => Who::Group(cx.task.process.pgid()),
         (2, 1..) => Who::Group(id.unsigned_abs()),
-        // P_PIDFD needs process descriptors.
-        (3, _) => return Err(Errno::BADF.into()),
+        (3, 0..) => {
+            let (process, is_blocking) = process_of(cx, id)?;
+            blocks = is_blocking;
+            Who::Exactly(process)
+        }
         _ => return Err(Errno::INVAL.into()),
     };
-    let news = wait(cx, who, options)?;
+    let news = wait(cx, &who, if blocks { options } else { options | WNOHANG })?;
+    if news.is_none() && !blocks && options & WNOHANG == 0 {
+        return Err(Errno::AGAIN.into());
+    }
     if let Some(news) = news.as_ref().filter(|_| usage_at != 0) {
         cx.write_bytes(usage_at, &encode_rusage(news.times_ns, &news.child))?;
     }

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::path::{AT_FDCWD, At};
+use super::path::{AT_FDCWD, At, changed};
 use crate::{
     Errno,
     cx::{Cx, SysResult},
@@ -99,6 +99,7 @@ fn set(
         return Err(Errno::NODATA.into());
     }
     place.inode().set_xattr(&name, Some(&contents))?;
+    changed(cx, place);
     Ok(0)
 }
 
@@ -136,6 +137,7 @@ fn remove(cx: &Cx<'_>, place: &Location, name: u64) -> SysResult {
     let name = read_name(cx, name)?;
     check(cx, place, &name, WRITE)?;
     place.inode().set_xattr(&name, None)?;
+    changed(cx, place);
     Ok(0)
 }
 

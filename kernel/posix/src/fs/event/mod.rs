@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files that are nothing but events: eventfd(2), timerfd_create(2), signalfd(2), epoll(7).
+//! Files that are nothing but events: eventfd(2), timerfd_create(2), signalfd(2),
+//! pidfd_open(2), epoll(7).
 
 pub(crate) mod epoll;
 mod eventfd;
+mod pidfd;
 mod signalfd;
 mod timerfd;
 
@@ -10,6 +12,7 @@ use alloc::sync::Arc;
 
 pub(crate) use epoll::Epoll;
 pub(crate) use eventfd::EventFd;
+pub(crate) use pidfd::PidFd;
 pub(crate) use signalfd::SignalFd;
 pub(crate) use timerfd::{TimerFd, TimerSetting};
 

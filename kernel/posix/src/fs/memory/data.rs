@@ -13,6 +13,7 @@ use crate::{
         inode::Allocate,
     },
     io::{Sink, Source},
+    mm::StalePages,
 };
 
 const PAGE: u64 = 4096;
@@ -33,13 +34,15 @@ pub(super) struct Data {
     /// Bytes that are still the image's where no frame covers them.
     lower_end: u64,
     frames: BTreeMap<u64, Frame>,
+    /// Pages were given to mappings, which have to be told when they are replaced.
+    mapped: bool,
     seals: u32,
 }
 
 impl Data {
     /// Contents that are the image's up to `size`.
     pub(super) fn new(size: u64) -> Self {
-        Self { size, lower_end: size, frames: BTreeMap::new(), seals: F_SEAL_SEAL }
+        Self { size, lower_end: size, frames: BTreeMap::new(), mapped: false, seals: F_SEAL_SEAL }
     }
 
     /// Units of 512 bytes in use.
@@ -119,9 +122,40 @@ impl Data {
         }))
     }
 
+    /// Gives notice that a page is about to be another one.
+    fn replaces(&mut self, node: &Node, index: u64) {
+        if !self.mapped || index * PAGE >= self.size {
+            return;
+        }
+        let page = match self.frames.get(&index) {
+            Some(frame) => Some(Page::Frame(frame.clone())),
+            None => self.lower_page(node, index).ok().flatten(),
+        };
+        if let Some(page) = page {
+            node.stale(StalePages::Was(index, page.address()));
+        }
+    }
+
+    /// What is mapped of a page that has no frame; `None` if it must get one.
+    fn lower_page(&self, node: &Node, index: u64) -> Result<Option<Page>, Errno> {
+        let covered = index * PAGE < self.lower_end;
+        let Some((image, inode)) = node.image().filter(|_| covered) else {
+            return Ok(Some(Page::Frame(node.fs.zero_frame()?)));
+        };
+        Ok(match image.page(&inode, index)? {
+            PageAt::Image(at) => {
+                let page = node.fs.services.arena.image_page(0, at).ok_or(Errno::UCLEAN)?;
+                Some(Page::Image(page))
+            }
+            PageAt::Hole => Some(Page::Frame(node.fs.zero_frame()?)),
+            PageAt::Scattered => None,
+        })
+    }
+
     /// The frame of a page; a copy of what is there if it has none yet.
     fn frame(&mut self, node: &Node, index: u64) -> Result<&Frame, Errno> {
         if !self.frames.contains_key(&index) {
+            self.replaces(node, index);
             let frame = node.fs.take_frame()?;
             let start = index * PAGE;
             if let Some((image, inode)) = node.image()
@@ -196,6 +230,9 @@ impl Data {
             if within > 0 && (self.frames.contains_key(&(size / PAGE)) || size < self.lower_end) {
                 self.frame(node, size / PAGE)?.zero(within, PAGE as usize - within);
             }
+            if self.mapped {
+                node.stale(StalePages::From(kept));
+            }
             let gone = self.frames.split_off(&kept);
             node.fs.gave_frames(gone.len() as u64);
             self.lower_end = self.lower_end.min(size);
@@ -227,7 +264,9 @@ impl Data {
                     if is_lower || (part < PAGE && self.frames.contains_key(&index)) {
                         self.frame(node, index)?.zero(within, part as usize);
                         at += part;
-                    } else if part == PAGE && self.frames.remove(&index).is_some() {
+                    } else if part == PAGE && self.frames.contains_key(&index) {
+                        self.replaces(node, index);
+                        self.frames.remove(&index);
                         node.fs.gave_frames(1);
                         at += part;
                     } else {
@@ -292,18 +331,14 @@ impl Data {
             return Err(Errno::PERM);
         }
         if write || self.frames.contains_key(&index) {
-            return Ok(Page::Frame(self.frame(node, index)?.clone()));
+            let frame = self.frame(node, index)?.clone();
+            self.mapped = true;
+            return Ok(Page::Frame(frame));
         }
-        let Some((image, inode)) = node.image().filter(|_| start < self.lower_end) else {
-            return Ok(Page::Frame(node.fs.zero_frame()?));
-        };
-        match image.page(&inode, index)? {
-            PageAt::Image(at) => {
-                let page = node.fs.services.arena.image_page(0, at).ok_or(Errno::UCLEAN)?;
-                Ok(Page::Image(page))
-            }
-            PageAt::Hole => Ok(Page::Frame(node.fs.zero_frame()?)),
-            PageAt::Scattered => Ok(Page::Frame(self.frame(node, index)?.clone())),
+        self.mapped = true;
+        match self.lower_page(node, index)? {
+            Some(page) => Ok(page),
+            None => Ok(Page::Frame(self.frame(node, index)?.clone())),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
         types::{Attr, DirSink, FileType, NewInode, SetAttr},
     },
     io::{Sink, Source},
+    mm::{Stale, StalePages},
     services::Timestamp,
     sync::Lock,
 };
@@ -175,6 +176,12 @@ impl Node {
             self.meta.lock().pinned = false;
             drop(pinned);
         }
+    }
+
+    /// Gives notice that pages that may be mapped are no longer what they were.
+    pub(super) fn stale(&self, what: StalePages) {
+        let file = (self.fs.device, self.ino);
+        self.fs.services.stale.lock().push(Stale { file, what });
     }
 
     fn data(&self) -> Result<&Lock<Data>, Errno> {

@@ -10,7 +10,7 @@ use core::{
 use super::process::Subject;
 use crate::{
     Errno,
-    fs::{FileRef, tty},
+    fs::{FileRef, event::PidFd, notify::Inotify, tty},
     mm::{Area, AreaKind, Mm, MmRef, PAGE_SIZE},
     process::signal::{SIG_DFL, SIG_IGN, SIGNAL_MAX, SignalSet, bit},
 };
@@ -108,7 +108,10 @@ fn map_line(subject: &Subject, area: &Area, text: &mut Text) {
             let attr = file.attr();
             (page * PAGE_SIZE, attr.device, attr.ino, subject.shown(file.location()))
         }
-        _ => (0, 0, 0, area.name.as_bytes().to_vec()),
+        _ => match &area.label {
+            Some(label) => (0, 0, 0, alloc::format!("[anon:{label}]").into_bytes()),
+            None => (0, 0, 0, area.name.as_bytes().to_vec()),
+        },
     };
     let (major, minor) = crate::fs::types::split_device(device);
     let start = text.0.len();
@@ -275,6 +278,27 @@ pub(super) fn statm(subject: &Subject) -> Result<Vec<u8>, Errno> {
     Ok(text.0)
 }
 
+/// The bits of a mask as a list: `0-1,3`.
+fn mask_list(mask: u64) -> String {
+    let mut list = String::new();
+    let mut at = 0;
+    while at < 64 {
+        if mask >> at & 1 == 0 {
+            at += 1;
+            continue;
+        }
+        let run = (mask >> at).trailing_ones();
+        let comma = if list.is_empty() { "" } else { "," };
+        // Writing to a string cannot fail.
+        let _ = match run {
+            1 => write!(list, "{comma}{at}"),
+            run => write!(list, "{comma}{at}-{}", at + run - 1),
+        };
+        at += run;
+    }
+    list
+}
+
 pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let process = &subject.process;
     let task = subject.task().ok();
@@ -335,7 +359,11 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
         caps.inheritable, caps.permitted, caps.effective, caps.bounding, caps.ambient
     ));
     text.line(format_args!("NoNewPrivs:\t{}\nSeccomp:\t0", u32::from(creds.no_new_privileges)));
-    text.line(format_args!("Cpus_allowed:\t1\nCpus_allowed_list:\t0"));
+    let cpus = subject.shared.vfs.upgrade().map_or(1, |vfs| vfs.cpus());
+    let all = if cpus >= 64 { u64::MAX } else { (1 << cpus) - 1 };
+    let allowed = all & task.as_ref().map_or(all, |t| t.affinity.load(Ordering::Relaxed));
+    text.line(format_args!("Cpus_allowed:\t{allowed:x}"));
+    text.line(format_args!("Cpus_allowed_list:\t{}", mask_list(allowed)));
     text.line(format_args!("Mems_allowed:\t1\nMems_allowed_list:\t0"));
     text.line(format_args!("voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0"));
     Ok(text.0)
@@ -442,5 +470,18 @@ pub(super) fn fdinfo(file: &FileRef) -> Result<Vec<u8>, Errno> {
     text.line(format_args!("flags:\t0{:o}", file.flags().bits()));
     text.line(format_args!("mnt_id:\t{}", file.location().mount.id));
     text.line(format_args!("ino:\t{}", file.attr().ino));
+    if let Some(inotify) = file.ops().as_any().downcast_ref::<Inotify>() {
+        for (descriptor, ino, device, mask) in inotify.list() {
+            text.line(format_args!(
+                "inotify wd:{descriptor:x} ino:{ino:x} sdev:{device:x} mask:{mask:x} ignored_mask:0"
+            ));
+        }
+    }
+    if let Some(pidfd) = file.ops().as_any().downcast_ref::<PidFd>() {
+        let process = pidfd.process();
+        let gone = process.is_zombie() && process.any_thread().is_none();
+        let pid = if gone { -1 } else { process.pid.cast_signed() };
+        text.line(format_args!("Pid:\t{pid}\nNSpid:\t{pid}"));
+    }
     Ok(text.0)
 }

@@ -9,7 +9,7 @@
 //! | [`system`] | files of the whole system, and /proc/sys |
 
 mod facts;
-mod process;
+pub(crate) mod process;
 mod system;
 
 use alloc::{

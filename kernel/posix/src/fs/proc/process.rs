@@ -14,7 +14,7 @@ use crate::{
         pseudo,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags},
     },
-    process::{Process, TaskRef, creds::CAP_SYS_PTRACE},
+    process::{Process, TaskRef, access::may_access},
 };
 
 /// The process or thread that a directory is about.
@@ -129,11 +129,7 @@ impl Subject {
         if Arc::ptr_eq(&caller.process, &self.process) {
             return Ok(());
         }
-        let (mine, its) = (caller.creds(), self.task()?.creds());
-        let same = [its.uid, its.euid, its.suid].iter().all(|uid| *uid == mine.fsuid)
-            && [its.gid, its.egid, its.sgid].iter().all(|gid| *gid == mine.fsgid)
-            && its.caps.permitted & !mine.caps.permitted == 0;
-        if same || mine.has_cap(CAP_SYS_PTRACE) { Ok(()) } else { Err(Errno::ACCES) }
+        if may_access(&caller.creds(), true, &self.task()?) { Ok(()) } else { Err(Errno::ACCES) }
     }
 
     fn cwd(&self) -> Result<Location, Errno> {
@@ -281,6 +277,13 @@ impl Inode for Directory {
         }
         Ok(())
     }
+}
+
+/// The process whose directory an inode is: such a directory, opened, is a process descriptor to
+/// pidfd_send_signal(2), and older than those.
+pub(crate) fn of_inode(inode: &dyn Inode) -> Option<Arc<Process>> {
+    let subject = &inode.as_any().downcast_ref::<Directory>()?.subject;
+    subject.thread.is_none().then(|| Arc::clone(&subject.process))
 }
 
 /// /proc/[pid]/fd and /proc/[pid]/fdinfo.

@@ -2,6 +2,7 @@
 //! Files of the whole system, and /proc/sys.
 
 use alloc::{string::String, sync::Arc, vec::Vec};
+use core::sync::atomic::Ordering;
 
 use trine_abi::socket::NETWORK_FILES;
 
@@ -29,13 +30,14 @@ pub(super) fn entries(
     numbers: &mut Numbers,
 ) -> Vec<(&'static str, InodeRef)> {
     type ReadFn = fn(&Shared) -> Vec<u8>;
-    let made: [(&str, ReadFn); 7] = [
+    let made: [(&str, ReadFn); 8] = [
         ("cpuinfo", cpuinfo),
         ("meminfo", meminfo),
         ("stat", stat),
         ("loadavg", loadavg),
         ("uptime", uptime),
         ("version", version),
+        ("vmstat", vmstat),
         ("partitions", |_| b"major minor  #blocks  name\n\n".to_vec()),
     ];
     let mut entries: Vec<(&'static str, InodeRef)> = made
@@ -118,6 +120,40 @@ fn meminfo(shared: &Shared) -> Vec<u8> {
     for (name, value) in values {
         let unit = if name.starts_with("HugePages") { "" } else { " kB" };
         text.line(format_args!("{:<16}{value:8}{unit}", alloc::format!("{name}:")));
+    }
+    text.0
+}
+
+fn vmstat(shared: &Shared) -> Vec<u8> {
+    let arena = shared.services.arena;
+    let (total, free) = (arena.ram_bytes() / 4096, arena.free_bytes() / 4096);
+    let processes = shared.services.registry.processes();
+    let faults = processes.iter().map(|p| p.faults.load(Ordering::Relaxed)).sum();
+    let mut text = Text::default();
+    let values = [
+        ("nr_free_pages", free),
+        ("nr_inactive_anon", 0),
+        ("nr_active_anon", total - free),
+        ("nr_inactive_file", 0),
+        ("nr_active_file", 0),
+        ("nr_unevictable", 0),
+        ("nr_mlock", 0),
+        ("nr_anon_pages", total - free),
+        ("nr_mapped", 0),
+        ("nr_file_pages", 0),
+        ("nr_dirty", 0),
+        ("nr_writeback", 0),
+        ("nr_shmem", 0),
+        ("pgpgin", 0),
+        ("pgpgout", 0),
+        ("pswpin", 0),
+        ("pswpout", 0),
+        ("pgfault", faults),
+        ("pgmajfault", 0),
+        ("oom_kill", 0),
+    ];
+    for (name, value) in values {
+        text.line(format_args!("{name} {value}"));
     }
     text.0
 }

@@ -5,6 +5,8 @@
 mod calls;
 mod image;
 mod model;
+mod notify;
+mod sharing;
 mod terminal;
 mod waiting;
 

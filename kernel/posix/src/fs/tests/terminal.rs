@@ -17,6 +17,7 @@ const ENOTTY: i64 = -25;
 const TIOCGPTN: u64 = 0x8004_5430;
 const TIOCSPTLCK: u64 = 0x4004_5431;
 const TCGETS: u64 = 0x5401;
+const TIOCSCTTY: u64 = 0x540e;
 const TIOCGPGRP: u64 = 0x540f;
 const TIOCSPGRP: u64 = 0x5410;
 const TIOCSWINSZ: u64 = 0x5414;
@@ -128,6 +129,26 @@ fn closing_the_master_hangs_up() {
     c.world.poke(&c.task.clone(), at, &1_u64.to_le_bytes());
     assert_eq!(c.call(13, &[1, at, 0, 8]), 0);
     assert_eq!(c.call(3, &[master as u64]), 0);
-    assert_eq!(c.read(slave, 10), Err(EIO));
+    assert_eq!(c.read(slave, 10), Ok(vec![]));
     assert_eq!(c.write(slave, b"x"), EIO);
+    assert_eq!(c.call(16, &[slave as u64, TCGETS, at]), EIO);
+}
+
+#[test]
+fn a_pseudo_terminal_outlives_the_session_that_it_controlled() {
+    // As apt does: one session after the other on a terminal that it keeps open.
+    let (mut c, master, slave) = terminal();
+    let init = c.task.clone();
+    let mut ttys = vec![];
+    for _ in 0..2 {
+        let leader = c.world.fork(&init);
+        assert_eq!(c.raw_as(&leader, 112, &[]), Some(leader.process.pid.into()), "setsid");
+        ttys.push(c.raw_as(&leader, 16, &[slave as u64, TIOCSCTTY, 1]));
+        c.raw_as(&leader, 231, &[0]);
+        let (outcome, _) = c.world.wait(&init, -1, 0);
+        assert_eq!(outcome, Ok(leader.process.pid.into()));
+        assert_eq!(c.write(slave, b"x"), 1);
+        assert_eq!(c.read(master, 10), Ok(b"x".to_vec()));
+    }
+    assert_eq!(ttys, [Some(0), Some(0)]);
 }

@@ -68,6 +68,9 @@ impl Tty {
         memory: &mut IoctlMemory<'_>,
         master: bool,
     ) -> Result<u64, Errno> {
+        if !master && self.state.lock().master_gone {
+            return Err(Errno::IO);
+        }
         match command {
             TCGETS => {
                 let termios = self.state.lock().discipline.termios.encode();
@@ -252,7 +255,6 @@ impl Tty {
                     drop(before);
                 }
             }
-            self.state.lock().hung_up = false;
         }
         Ok(())
     }
