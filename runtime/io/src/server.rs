@@ -142,6 +142,11 @@ impl Server {
         })
     }
 
+    /// Serves forwarded socket calls from now on.
+    pub(crate) fn serve_sockets(&mut self, sockets: Box<dyn Service>) {
+        self.sockets = Some(sockets);
+    }
+
     /// Sets what executes forwarded file calls.
     pub(crate) fn set_files(&mut self, files: Box<dyn Service>) {
         self.files = Some(files);
