@@ -314,6 +314,8 @@ fn new_task(
     child.gs_base.store(parent.gs_base.load(Ordering::Relaxed), Ordering::Relaxed);
     child.name.lock().clone_from(&parent.name.lock());
     let slack = parent.timer_slack_ns.load(Ordering::Relaxed);
+    child.seccomp.lock().clone_from(&parent.seccomp.lock());
+    child.has_seccomp.store(parent.has_seccomp.load(Ordering::Relaxed), Ordering::Relaxed);
     child.timer_slack_ns.store(slack, Ordering::Relaxed);
     {
         let own = parent.signals.lock();
