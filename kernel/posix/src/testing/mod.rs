@@ -13,6 +13,7 @@ mod memory;
 mod mqueue;
 mod pi;
 mod pidfd;
+mod privileges;
 mod remote;
 mod seccomp;
 mod signals;

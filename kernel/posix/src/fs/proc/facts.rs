@@ -371,6 +371,11 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     Ok(text.0)
 }
 
+pub(super) fn personality(subject: &Subject) -> Result<Vec<u8>, Errno> {
+    let persona = subject.process.personality.load(Ordering::Relaxed);
+    Ok(alloc::format!("{persona:08x}\n").into_bytes())
+}
+
 pub(super) fn io(_subject: &Subject) -> Result<Vec<u8>, Errno> {
     let names =
         ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
