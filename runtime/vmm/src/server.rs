@@ -18,7 +18,7 @@ use crate::{
     Error,
     control::{BrokenRing, Control},
     machine::{Machine, clock_ns},
-    memory::{self, Memory},
+    memory::{MappedFile, Memory},
     protocol::{
         BOOT, BootRequest, COMMAND, Cause, EVENT, NOTICE, Notice, REQUEST, Request, Stages,
     },
@@ -81,11 +81,11 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     if images.len() != request.images as usize {
         return Err(Error::Request(format!("{} image descriptors came", images.len())));
     }
-    let kernel = memory::read_file(kernel, "kernel image")?;
+    let kernel = MappedFile::new(&kernel, "kernel image")?;
     let mut stages =
         Stages { create_ns: clock_ns(rustix::time::ClockId::Monotonic), ..Stages::default() };
     let memory = Memory::new(request.memory_bytes, &window, &images)?;
-    let machine = Machine::new(request.vcpus, memory, &kernel, doorbell)?;
+    let machine = Machine::new(request.vcpus, memory, kernel.contents(), doorbell)?;
     stages.loaded_ns = clock_ns(rustix::time::ClockId::Monotonic);
     let event = |what: &str| {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
