@@ -55,8 +55,13 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         let server = thread::spawn(move || -> Result<String> {
             let (mut stream, peer) = listener.accept()?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            let mut request = [0; 4];
-            stream.read_exact(&mut request)?;
+            // All of it: what is unread when it closes would reset the connection.
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                request.extend(byte);
+            }
             let body = peer.ip().to_string();
             write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
             Ok(body)
