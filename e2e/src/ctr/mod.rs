@@ -13,6 +13,7 @@ mod lifecycle;
 mod network;
 mod streams;
 mod tool;
+mod volumes;
 
 use std::path::Path;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     lifecycle::cases(&bed, &mut suite);
     network::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
+    volumes::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);
     kills::cases(&mut bed, &mut suite);

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long the server looks at the ring before it sleeps, when that has paid lately.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(50);
 /// A sleep that a doorbell ended so soon would better have been a spin.
 const SHORT_SLEEP: Duration = Duration::from_micros(80);
 /// How long the held end of an output FIFO is kept for a reader that is not there.

@@ -551,7 +551,8 @@ impl File {
         if self.location.dentry.is_deleted() {
             return Err(Errno::NOENT);
         }
-        let mut position = *self.position.lock();
+        let start = *self.position.lock();
+        let mut position = start;
         for (at, name) in [(0, &b"."[..]), (1, b"..")] {
             if position != at {
                 continue;
@@ -573,8 +574,12 @@ impl File {
             }
             taken
         });
-        *self.position.lock() = position;
-        self.tell(notify::ACCESS);
+        // A call that will be made again gives everything once more.
+        let is_over = result != Err(Errno::PENDING);
+        *self.position.lock() = if is_over { position } else { start };
+        if is_over {
+            self.tell(notify::ACCESS);
+        }
         result
     }
 }

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 use trine_abi::{
     file::{
-        Attr, Create, Entry, FIRST_VOLUME, Found, Link as NewName, Opened, Rename, SetAttr,
-        SetXattr, Walk, Walked, Wire,
+        Attr, Create, Created, Entry, FIRST_VOLUME, Found, Link as NewName, Opened, Rename,
+        SetAttr, SetXattr, Walk, Walked, Wire,
     },
     window::{DATA, Operation, SMALL_BYTES, Submission},
     wire::Reader,
@@ -98,7 +98,8 @@ impl Bed {
     }
 
     fn walk(&mut self, from: u32, names: &[&[u8]]) -> Result<Walked, Errno> {
-        let walk = Walk { names: names.iter().map(|name| name.to_vec()).collect() };
+        let names = names.iter().map(|name| name.to_vec()).collect();
+        let walk = Walk { names, open: None };
         let answer = self.call(Operation::FileWalk, from, 0, &walk.encode())?;
         Ok(Walked::decode(&answer).expect("an answer"))
     }
@@ -121,9 +122,16 @@ impl Bed {
         mode: u32,
         target: &[u8],
     ) -> Result<Found, Errno> {
-        let new = Create { name: name.to_vec(), mode, uid: 0, gid: 0, target: target.to_vec() };
+        let new = Create {
+            name: name.to_vec(),
+            mode,
+            uid: 0,
+            gid: 0,
+            target: target.to_vec(),
+            open: None,
+        };
         let answer = self.call(Operation::FileCreate, directory, 0, &new.encode())?;
-        Ok(Found::decode(&answer).expect("an answer"))
+        Ok(Created::decode(&answer).expect("an answer").found)
     }
 
     /// Reads a file of the volume, whole.
