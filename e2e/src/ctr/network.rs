@@ -31,7 +31,7 @@ const LOOPBACK: &str = "\
 pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     suite.case("net-loopback", || bed.sh(BUSYBOX, LOOPBACK)?.expect("answer\nquestion").map(drop));
     suite.case("net-fresh-namespace-has-loopback-only", || {
-        let script = "ip -o link | cut -d: -f2; wget -T 2 -q -O- http://10.231.7.1/ || echo none";
+        let script = "ip -o link | cut -d: -f2; wget -q -O- http://10.231.7.1/ || echo none";
         bed.sh(BUSYBOX, script)?.expect(" lo\nnone").map(drop)
     });
     suite.case("net-web-server-answers-the-host", || {
@@ -68,7 +68,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
             Ok(body)
         });
         let url = format!("http://{}:{port}/", pod.outer());
-        let mut run = pod.run(bed, &["--rm"], &format!("wget -T 5 -q -O- {url}"));
+        let mut run = pod.run(bed, &["--rm"], &format!("wget -q -O- {url}"));
         let output = command::run(&mut run)?.expect(&pod.inner())?;
         let Ok(seen) = server.join() else { bail!("the server failed, the client: {output}") };
         ensure!(seen? == pod.inner(), "the host saw another address");
