@@ -10,6 +10,7 @@ mod faults;
 mod kills;
 mod leaks;
 mod lifecycle;
+mod network;
 mod streams;
 mod tool;
 mod volumes;
@@ -39,6 +40,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     streams::cases(&bed, &mut suite);
     exec::cases(&bed, &mut suite);
     lifecycle::cases(&bed, &mut suite);
+    network::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
     volumes::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);

@@ -17,6 +17,7 @@
 //! | [`wire`] | how a control message is encoded |
 //! | [`window`] | rings and buffers between the kernel and the I/O server |
 //! | [`file`] | arguments and answers of forwarded file calls |
+//! | [`socket`] | arguments, answers and events of forwarded sockets |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod file;
 pub mod layout;
 pub mod nucleus;
 pub mod ring;
+pub mod socket;
 pub mod vcpu;
 pub mod window;
 pub mod wire;

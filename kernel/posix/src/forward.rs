@@ -27,7 +27,7 @@ use trine_abi::{
     file::Wire,
     window::{Completion, ENTRIES, Operation},
 };
-use trine_machine::window::Request;
+use trine_machine::window::{BUFFER_BYTES, BULK_BUFFER_BYTES, Request};
 
 use crate::{
     Errno,
@@ -41,6 +41,10 @@ use crate::{
 const SPIN_NS: u64 = 40_000;
 /// How long it looks when that never paid.
 const SPIN_MIN_NS: u64 = 10_000;
+/// How long an idle machine looks for completions, in nanoseconds.
+const IDLE_SPIN_NS: u64 = 30_000;
+/// A sleep that was shorter than this, in nanoseconds, was not worth it.
+const SHORT_SLEEP_NS: u64 = 100_000;
 /// How long a call waits without a task that could block, in nanoseconds.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
@@ -176,6 +180,7 @@ pub(crate) struct Requests {
     spin_ns: AtomicU64,
     /// How often something came from outside.
     epoch: AtomicU64,
+    idle_spin_ns: AtomicU64,
     /// Calls must not be made again.
     is_patient: AtomicBool,
     /// What waits for a free request, and nobody for it.
@@ -199,6 +204,7 @@ impl Requests {
             seen: Lock::new(VecDeque::new()),
             spin_ns: AtomicU64::new(SPIN_NS),
             epoch: AtomicU64::new(0),
+            idle_spin_ns: AtomicU64::new(0),
             is_patient: AtomicBool::new(false),
             posted: Lock::new(VecDeque::new()),
         }
@@ -328,6 +334,41 @@ impl Services {
         self.requests.epoch.load(Ordering::Relaxed)
     }
 
+    /// Looks for any completion for a moment, as long as that has paid lately: what a program waits
+    /// for from the network often comes sooner than it takes to sleep and wake up.
+    pub fn look_before_sleep(&self) -> bool {
+        let span = self.requests.idle_spin_ns.load(Ordering::Relaxed);
+        if span == 0 {
+            return false;
+        }
+        let until = self.monotonic_ns().saturating_add(span);
+        loop {
+            let there =
+                self.window.lock().as_ref().is_some_and(trine_machine::window::Window::has_news);
+            if there {
+                self.requests.idle_spin_ns.store(IDLE_SPIN_NS, Ordering::Relaxed);
+                return true;
+            }
+            if self.monotonic_ns() >= until {
+                let next = if span / 2 < SPIN_MIN_NS { 0 } else { span / 2 };
+                self.requests.idle_spin_ns.store(next, Ordering::Relaxed);
+                return false;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    /// The machine slept from then on: a sleep that a completion ended so soon would better have
+    /// been a look.
+    pub fn woke_after(&self, asleep_ns: u64) {
+        let slept_ns = self.monotonic_ns().saturating_sub(asleep_ns);
+        let there =
+            self.window.lock().as_ref().is_some_and(trine_machine::window::Window::has_news);
+        if there && slept_ns < SHORT_SLEEP_NS {
+            self.requests.idle_spin_ns.store(IDLE_SPIN_NS, Ordering::Relaxed);
+        }
+    }
+
     /// Looks for the completion of a request until a point in time.
     fn spin(self: &Arc<Self>, id: u32, until_ns: u64) -> bool {
         loop {
@@ -367,6 +408,9 @@ impl Services {
         if !self.has_window() {
             return Err(Errno::IO);
         }
+        if call.input.len() > BULK_BUFFER_BYTES {
+            return Err(Errno::NAMETOOLONG);
+        }
         let task = self.current();
         let known = task.as_ref().and_then(|task| task.journal.lock().find::<T>(call));
         if let Some(slot) = known {
@@ -376,7 +420,14 @@ impl Services {
             }
             return slot.take_or_wait(task.map(|task| task.ticket()).as_ref());
         }
-        let buffer = match self.begin() {
+        let large = call.input.len().max(call.room) > BUFFER_BYTES;
+        let begun = if large {
+            // Only a large buffer will do for large arguments; an answer may come in parts.
+            self.begin_bulk().filter(|buffer| buffer.capacity() >= call.input.len())
+        } else {
+            self.begin()
+        };
+        let buffer = match begun {
             Some(buffer) => buffer,
             None => {
                 let is_patient = self.requests.is_patient.load(Ordering::Relaxed);
@@ -510,12 +561,15 @@ struct Entry {
     slot: Arc<dyn Any + Send + Sync>,
 }
 
+/// What a walk on a volume found: directory, name, node.
+type Step = (u32, Box<[u8]>, Result<Arc<Node>, Errno>);
+
 /// The forwarded calls of a system call that is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     entries: Vec<Entry>,
-    /// What walks on volumes found: directory, name, node.
-    steps: Vec<(u32, Box<[u8]>, Result<Arc<Node>, Errno>)>,
+    /// What walks on volumes found.
+    steps: Vec<Step>,
     /// Contents of volumes that are under way.
     pub(crate) transfers: Transfers,
     /// What was opened when it was found.
@@ -527,7 +581,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// What a walk found for a name in a directory.
     pub(crate) fn step(&self, directory: u32, name: &[u8]) -> Option<Result<Arc<Node>, Errno>> {
-        let is_it = |step: &&(u32, Box<[u8]>, _)| step.0 == directory && *step.1 == *name;
+        let is_it = |step: &&Step| step.0 == directory && *step.1 == *name;
         self.steps.iter().find(is_it).map(|step| step.2.clone())
     }
 

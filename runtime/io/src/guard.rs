@@ -44,6 +44,11 @@ impl Guard {
         self.pod.engine.as_ref().is_some_and(|engine| engine.cares_about(kind))
     }
 
+    /// Whether decisions depend on DNS names.
+    pub(crate) fn uses_names(&self) -> bool {
+        self.pod.engine.as_ref().is_some_and(Engine::uses_names)
+    }
+
     /// Decides about a call, and logs it if the policy says so.
     ///
     /// # Errors

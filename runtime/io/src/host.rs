@@ -24,6 +24,7 @@ use crate::{
     guard::{Guard, PodGuard},
     protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
     server::{Order, Server, ServerError, chain},
+    socket::{Network, Sockets},
     stream::Stream,
     window::Window,
 };
@@ -104,20 +105,22 @@ impl Vm {
     }
 }
 
-/// Serves a sandbox until it closes the link.  `confine_fn` is called at its first request, with
-/// the network namespace if there is one, while the process has a single thread.
+/// Serves a sandbox until it closes the link.  At its first request, while the process has a single
+/// thread, `enter_fn` is called with the network namespace if there is one, and then `confine_fn`.
 ///
 /// # Errors
 /// [`ServeError`]; the sandbox has been told.
 pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     link: Link,
-    confine_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+    enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+    confine_fn: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
     let guard = PodGuard::new("", None, None);
-    let host = Host { notices: notices.clone(), vms: BTreeMap::new(), may_spin, guard };
-    let served = host.serve(&link, confine_fn);
+    let (vms, network) = (BTreeMap::new(), None);
+    let host = Host { notices: notices.clone(), vms, network, may_spin, guard };
+    let served = host.serve(&link, enter_fn, confine_fn);
     if let Err(error) = &served {
         notices.send(&Notice::Failed { vm: None, reason: chain(error) });
     }
@@ -127,6 +130,8 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 struct Host {
     notices: Notices,
     vms: BTreeMap<u32, Vm>,
+    /// What is known of the pod's network namespace.
+    network: Option<Arc<Network>>,
     /// There is more than one CPU.
     may_spin: bool,
     guard: Arc<PodGuard>,
@@ -136,7 +141,8 @@ impl Host {
     fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         mut self,
         link: &Link,
-        confine_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+        enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+        confine_fn: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), ServeError> {
         let Some(first) = link.receive()? else {
             return Ok(());
@@ -150,9 +156,11 @@ impl Host {
         let engine = policy.map(|text| Policy::parse("policy", &text)).transpose();
         let engine = engine.map_err(|error| ServeError::Protocol(error.to_string()))?;
         self.guard = PodGuard::new(&name, engine.as_ref().map(Engine::new), log);
-        confine_fn(namespace.as_ref().map(AsFd::as_fd))
+        enter_fn(namespace.as_ref().map(AsFd::as_fd))
             .map_err(|error| ServeError::Confine(error.into()))?;
         drop(namespace);
+        self.network = Some(Arc::new(Network::open()));
+        confine_fn().map_err(|error| ServeError::Confine(error.into()))?;
         self.notices.send(&Notice::Ready);
         while let Some(message) = link.receive()? {
             let request = decode(&message)?;
@@ -223,8 +231,7 @@ impl Host {
         let mut server = Server::new(
             number,
             window,
-            doorbell,
-            Arc::clone(&wake),
+            (doorbell, Arc::clone(&wake)),
             receiver,
             notices,
             self.may_spin,
@@ -232,6 +239,9 @@ impl Host {
         )?;
         for (handle, stream) in streams {
             server.add(handle, stream)?;
+        }
+        if let Some(network) = &self.network {
+            server.serve_sockets(Box::new(Sockets::new(Arc::clone(network))));
         }
         if !volumes.is_empty() {
             let mut files = Files::new();

@@ -25,6 +25,7 @@ mod host;
 pub mod protocol;
 mod server;
 mod service;
+mod socket;
 mod stream;
 mod window;
 mod workers;

@@ -85,7 +85,8 @@ pub struct VolumeSpec {
 /// What the sandbox asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// The first request.  Without a network namespace sockets are refused altogether.
+    /// The first request.  Without a network namespace there is a fresh one that has a loopback
+    /// interface and nothing else.
     Setup {
         /// The pod's name, for messages.
         name: String,

@@ -127,7 +127,7 @@ fn confine(process: &str) -> Duration {
     let start = Instant::now();
     match process {
         "vmm" => trine_jail::vmm::confine().expect("confined"),
-        "io" => trine_jail::io::confine(None).expect("confined"),
+        "io" => trine_jail::io::confine().expect("confined"),
         other => panic!("process {other}"),
     }
     start.elapsed()

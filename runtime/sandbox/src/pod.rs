@@ -48,7 +48,8 @@ const STACK_BYTES: usize = 512 << 10;
 pub struct PodOptions {
     /// Name, for process titles and logs.
     pub name: String,
-    /// Network namespace of the I/O process; `None` = no network: it is refused every socket.
+    /// Network namespace of the I/O process; `None` = a fresh one, in which
+    /// only the loopback interface is up.
     pub network_namespace: Option<PathBuf>,
     /// Where `trine-vmm`, `trine-io` and `trine-kernel` lie; `None` = `TRINE_LIBEXEC`, beside the
     /// running program, `../libexec/trine` from it, or `/usr/local/libexec/trine`.

@@ -333,7 +333,7 @@ impl Kernel {
         let Some(context) = &self.container else { return true };
         self.spawned.iter().all(|spawned| {
             spawned.status.is_some() && context.vfs.streams.all_written(&spawned.outputs)
-        })
+        }) && context.vfs.net.inet.is_idle()
     }
 
     /// Sends the signals that terminals asked for.

@@ -32,8 +32,11 @@ impl Sandbox {
         let (link, theirs) = Link::pair().expect("socket pair");
         thread::spawn(move || {
             // A test that breaks the protocol looks at the notice.
-            let _ =
-                trine_io::serve(Link::from_descriptor(theirs), |_| Ok::<(), std::io::Error>(()));
+            let _ = trine_io::serve(
+                Link::from_descriptor(theirs),
+                |_| Ok::<(), std::io::Error>(()),
+                || Ok(()),
+            );
         });
         Self::over(link)
     }

@@ -131,7 +131,7 @@ fn io_process() -> (Arc<IoProcess>, Link) {
     let peer = theirs.try_clone().expect("clone");
     let serving = Link::from_descriptor(theirs);
     thread::spawn(move || {
-        let _ = trine_io::serve(serving, |_| Ok::<(), std::io::Error>(()));
+        let _ = trine_io::serve(serving, |_| Ok::<(), std::io::Error>(()), || Ok(()));
     });
     let setup = serde_json::to_vec(&IoRequest::Setup {
         name: "test".into(),
