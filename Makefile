@@ -47,12 +47,13 @@ kernel: ## build the guest kernel, strip it, and check its size
 	@size=$$(stat -c %s $(KERNEL)); echo "trine-kernel: $$size bytes (at most $(KERNEL_MAX))"; \
 	 [ $$size -le $(KERNEL_MAX) ]
 
-test: build ## run all tests: units, containerd end to end, the standard-KVM lane
+test: build ## run all tests: units, containerd end to end, the standard-KVM lane, fast compatibility
 	@mkdir -p $(LOGS); status=0; \
 	 $(CARGO) test --no-fail-fast 2>&1 | tee $(LOGS)/unit.log || status=1; \
 	 $(E2E) ctr --runtime $(RUNTIME) $(CASES) 2>&1 | tee $(LOGS)/ctr.log || status=1; \
 	 $(E2E) kvm $(CASES) 2>&1 | tee $(LOGS)/kvm.log || status=1; \
-	 $(TOOLS) totals $(LOGS)/{unit,ctr,kvm}.log || status=1; exit $$status
+	 $(E2E) compat --fast -- $(CASES) 2>&1 | tee $(LOGS)/compat.log || status=1; \
+	 $(TOOLS) totals $(LOGS)/{unit,ctr,kvm,compat}.log || status=1; exit $$status
 
 demo: setup build ## do all set-up and show containers in micro-VMs, step by step
 	@$(E2E) demo

@@ -213,6 +213,7 @@ fn config(command: &[String]) -> Value {
                 { "type": "pid" }, { "type": "ipc" }, { "type": "mount" }, { "type": "uts" },
                 { "type": "network" },
             ],
+            "resources": { "memory": { "limit": 3_u64 << 30 }, "pids": { "limit": 8192 } },
         },
     })
 }

@@ -135,9 +135,9 @@ pub(crate) fn run_inside(arguments: &Arguments) -> Result<bool> {
         ran += totals.ran();
     }
     if ran == 0 {
-        println!("no case was run");
+        return Ok(suite::skip_all("compat", "no case of that name is run"));
     }
-    Ok(is_good && ran > 0)
+    Ok(is_good)
 }
 
 fn run_source(

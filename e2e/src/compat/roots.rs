@@ -106,6 +106,10 @@ pub(crate) const CPYTHON: Root = Root {
     ],
 };
 
+/// stress-ng.
+pub(crate) const STRESS: Root =
+    Root { name: "compat-stress", memory: "2g", packages: &["procps", "stress-ng"] };
+
 impl Root {
     /// Its directory.
     pub(crate) fn path(self) -> PathBuf {

@@ -25,11 +25,19 @@ pub(crate) enum Source {
     Cpython,
     /// The tests of Go's standard library, a case a package.
     GoStandard,
+    /// stress-ng, a case a stressor.
+    Stress,
 }
 
 /// All of them, the quick ones first.
-pub(crate) const ALL: &[Source] =
-    &[Source::Programs, Source::Java, Source::Go, Source::GoStandard, Source::Cpython];
+pub(crate) const ALL: &[Source] = &[
+    Source::Programs,
+    Source::Java,
+    Source::Go,
+    Source::Stress,
+    Source::GoStandard,
+    Source::Cpython,
+];
 
 /// Runs a module of CPython's tests and prints how many tests ran and were skipped, without the
 /// times.  What else the tests print goes to standard error.
@@ -49,6 +57,14 @@ grep -aE '^(--- (PASS|SKIP|FAIL)|PASS|FAIL|ok)' /tmp/log | sed -E 's/[ \t]+\(?[0
 [ $status = 0 ] || tail -n 120 /tmp/log >&2
 exit $status"#;
 
+/// Runs a stressor for two seconds, which checks what it does.
+const STRESS: &str = r#"cd /tmp
+stress-ng --verify --timeout 2s --oomable --vm-bytes 64m --temp-path /tmp "--$1" 2 >log 2>&1
+status=$?
+grep -aE 'skipped|fail|not supported|unsuccessful' log | sed -E 's/\[[0-9]+\] ?//g' >&2
+[ $status = 0 ] || tail -n 40 log >&2
+exit $status"#;
+
 impl Source {
     /// Its name, and that of its list.
     pub(crate) fn name(self) -> &'static str {
@@ -58,6 +74,7 @@ impl Source {
             Self::Go => "go",
             Self::Cpython => "cpython",
             Self::GoStandard => "go-std",
+            Self::Stress => "stress-ng",
         }
     }
 
@@ -69,6 +86,7 @@ impl Source {
             Self::Go => "Go, the same way",
             Self::Cpython => "CPython's own test suite, by module",
             Self::GoStandard => "Go's standard library tests, by package",
+            Self::Stress => "stress-ng, checking itself, by stressor",
         }
     }
 
@@ -79,6 +97,7 @@ impl Source {
             Self::Java => roots::JAVA,
             Self::Go | Self::GoStandard => roots::GO,
             Self::Cpython => roots::CPYTHON,
+            Self::Stress => roots::STRESS,
         }
     }
 
@@ -94,6 +113,11 @@ impl Source {
         let shell_fn = |script: &str| {
             vec!["/bin/bash".to_owned(), "-c".to_owned(), script.to_owned(), case.name.clone()]
         };
+        let with_name_fn = |script: &str| {
+            let mut command = shell_fn(script);
+            command.push(case.name.clone());
+            command
+        };
         match self {
             Self::Programs | Self::Java | Self::Go => {
                 let file = folder().join(self.name()).join(format!("{}.sh", case.name));
@@ -101,12 +125,9 @@ impl Source {
                     .with_context(|| format!("read {}", file.display()))?;
                 Ok(shell_fn(&script))
             }
-            Self::Cpython | Self::GoStandard => {
-                let script = if self == Self::Cpython { CPYTHON } else { GO };
-                let mut command = shell_fn(script);
-                command.push(case.name.clone());
-                Ok(command)
-            }
+            Self::Cpython => Ok(with_name_fn(CPYTHON)),
+            Self::GoStandard => Ok(with_name_fn(GO)),
+            Self::Stress => Ok(with_name_fn(STRESS)),
         }
     }
 

@@ -52,6 +52,9 @@ pub struct Config {
     pub masked_paths: Vec<Vec<u8>>,
     /// Paths that take no writes.
     pub readonly_paths: Vec<Vec<u8>>,
+    /// The filter on the system calls of its processes, each instruction as the little-endian number
+    /// that a `struct sock_filter` is; empty = none.
+    pub seccomp: Vec<u64>,
     /// Files whose contents the host supplies at start (path, bytes): `/etc/resolv.conf` and such.
     pub files: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -225,6 +228,7 @@ impl Config {
         });
         write_strings(to, &self.masked_paths);
         write_strings(to, &self.readonly_paths);
+        to.list(&self.seccomp, |to, instruction| to.u64(*instruction));
         to.list(&self.files, |to, (path, contents)| {
             to.bytes(path);
             to.bytes(contents);
@@ -247,6 +251,7 @@ impl Config {
             })?,
             masked_paths: read_strings(from)?,
             readonly_paths: read_strings(from)?,
+            seccomp: from.list(Reader::u64)?,
             files: from.list(|from| Ok((from.bytes()?, from.bytes()?)))?,
         })
     }

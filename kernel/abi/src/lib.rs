@@ -14,6 +14,7 @@
 //! | [`nucleus`] | where the entry points lie in the ring 0 code |
 //! | [`ring`] | the byte ring that carries control messages |
 //! | [`control`] | commands to the kernel, events from it |
+//! | [`names`] | the names of all system calls |
 //! | [`wire`] | how a control message is encoded |
 //! | [`window`] | rings and buffers between the kernel and the I/O server |
 //! | [`file`] | arguments and answers of forwarded file calls |
@@ -27,6 +28,7 @@ pub mod boot;
 pub mod control;
 pub mod file;
 pub mod layout;
+pub mod names;
 pub mod nucleus;
 pub mod ring;
 pub mod socket;

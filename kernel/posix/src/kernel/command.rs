@@ -20,10 +20,12 @@ use crate::{
         creds::{CAP_ALL, Capabilities},
         exec::Request,
         group::RLIMIT_CPU,
+        seccomp::{Filter, Instruction},
         signal::{SI_USER, SIGKILL, SIGSTOP, SigInfo, bit},
         task::{Phase, Resources},
     },
     sync::Lock,
+    syscall::seccomp,
 };
 
 /// The first process of the container.
@@ -105,6 +107,17 @@ impl Kernel {
             self.services.log(format_args!("configure: the container is configured already"));
             return;
         }
+        let program: Vec<_> = config.seccomp.iter().map(|raw| Instruction::decode(*raw)).collect();
+        if !program.is_empty() {
+            match Filter::new(program, None) {
+                Ok(filter) => self.filter = Some(filter),
+                Err(errno) => {
+                    let reason = "the filter of system calls is not valid".to_string();
+                    self.configure_error = Some((errno, reason));
+                    return;
+                }
+            }
+        }
         match fs::mount_all(&self.services, config, self.options.vcpus.max(1)) {
             Ok(context) => self.container = Some(context),
             Err((errno, reason)) => {
@@ -135,7 +148,8 @@ impl Kernel {
         };
         let (file, path) = find_program(&place, &creds, first, &spec.env)?;
         let shown = text(&path);
-        let request = Request { file, path, args: spec.args.clone(), env: spec.env.clone() };
+        let request =
+            Request { file, path, args: spec.args.clone(), env: spec.env.clone(), is_fixed: false };
         let loaded = self
             .load_program(&place, &creds, &limits, request)
             .map_err(|errno| (errno, format!("exec: \"{shown}\": {}", describe(errno))))?;
@@ -157,6 +171,9 @@ impl Kernel {
         self.services.registry.add_process(&process);
         self.services.registry.add_task(&task);
         self.become_program(&task, loaded);
+        if let Some(filter) = &self.filter {
+            seccomp::install(&task, filter);
+        }
         // The parent's side of setpgid has nothing to say here, and a fresh process no past.
         process.has_execed.store(true, Ordering::Relaxed);
         let outputs = if spec.terminal { &spec.stdio[1..2] } else { &spec.stdio[1..] };

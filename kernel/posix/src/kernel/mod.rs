@@ -28,7 +28,7 @@ use crate::{
     Errno,
     fs::FsContext,
     mm::vdso::Vdso,
-    process::{Task, TaskRef},
+    process::{Task, TaskRef, seccomp::Filter},
     services::ServicesRef,
     syscall::{futex::FutexTable, ipc::Ipc},
 };
@@ -92,6 +92,8 @@ pub struct Kernel {
     pub(crate) ipc: Ipc,
     pub(crate) events: Vec<Event>,
     pub(crate) container: Option<FsContext>,
+    /// The filter on the system calls of all that the VMM starts.
+    pub(crate) filter: Option<Arc<Filter>>,
     /// Why the container could not be configured.
     pub(crate) configure_error: Option<(Errno, String)>,
     pub(crate) spawned: Vec<Spawned>,
@@ -116,6 +118,7 @@ impl Kernel {
             ipc: Ipc::default(),
             events: Vec::new(),
             container: None,
+            filter: None,
             configure_error: None,
             spawned: Vec::new(),
             vdso,

@@ -16,7 +16,7 @@ use crate::{
         signal::{SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SigInfo},
         task::{PendingCall, Phase},
     },
-    syscall,
+    syscall::{self, seccomp::Verdict},
 };
 
 const SEGV_MAPERR: i32 = 1;
@@ -81,6 +81,16 @@ impl Kernel {
             let r = task.registers.lock();
             (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
         };
+        if again.is_none() && task.has_seccomp.load(Ordering::Relaxed) {
+            match self.judge_call(task, number, arguments) {
+                Verdict::Go => {}
+                Verdict::Value(value) => {
+                    task.registers.lock().rax = value;
+                    return;
+                }
+                Verdict::Gone => return,
+            }
+        }
         task.waiter.renew();
         if again.is_none() {
             let old = task.journal.lock().clear();

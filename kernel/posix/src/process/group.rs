@@ -146,6 +146,8 @@ pub struct Process {
     pub(crate) cpu_sleeps: Lock<Vec<(u64, Ticket)>>,
     /// When SIGXCPU comes next, in seconds of CPU time.
     pub(crate) cpu_limit_next_s: AtomicU64,
+    /// personality(2).
+    pub(crate) personality: AtomicU32,
     /// Scheduling policy, and above it by 32 bits the real-time priority.
     pub(crate) policy: AtomicU64,
     /// ioprio_set(2).
@@ -193,6 +195,7 @@ impl Process {
             counts_cpu: AtomicBool::new(false),
             cpu_sleeps: Lock::new(Vec::new()),
             cpu_limit_next_s: AtomicU64::new(0),
+            personality: AtomicU32::new(0),
             policy: AtomicU64::new(0),
             io_priority: AtomicU32::new(0),
             membarrier: AtomicU32::new(0),

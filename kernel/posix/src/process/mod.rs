@@ -14,6 +14,7 @@ pub(crate) mod frame;
 pub mod group;
 mod registry;
 pub(crate) mod rseq;
+pub(crate) mod seccomp;
 pub mod signal;
 pub mod task;
 pub(crate) mod timers;

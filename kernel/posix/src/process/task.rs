@@ -10,6 +10,7 @@ use super::{
     Creds, Process,
     cpu_time::CpuAlarm,
     rseq::Rseq,
+    seccomp::Seccomp,
     signal::{Pending, SigInfo, SignalSet},
 };
 use crate::{
@@ -206,6 +207,9 @@ pub struct Task {
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
     pub(crate) futex: Lock<Vec<Arc<FutexWaiter>>>,
+    /// Filters on its system calls, and whether there are any.
+    pub(crate) seccomp: Lock<Seccomp>,
+    pub(crate) has_seccomp: AtomicBool,
     /// Stops it when CPU time may be due.
     pub(crate) cpu_alarm: Arc<CpuAlarm>,
     /// rseq(2), and whether it was interrupted since it last looked.
@@ -254,6 +258,8 @@ impl Task {
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
             futex: Lock::new(Vec::new()),
+            seccomp: Lock::new(Seccomp::Off),
+            has_seccomp: AtomicBool::new(false),
             cpu_alarm: Arc::new(CpuAlarm::default()),
             rseq: Lock::new(None),
             rseq_due: AtomicBool::new(false),

@@ -17,7 +17,6 @@ mod limits;
 mod memory;
 mod mount;
 mod mqueue;
-pub mod names;
 mod numa;
 mod path;
 mod pidfd;
@@ -26,6 +25,7 @@ mod prctl;
 mod process;
 mod remote;
 mod sched;
+pub(crate) mod seccomp;
 mod signal;
 mod socket;
 mod stat;
@@ -37,6 +37,8 @@ mod wait;
 mod xattr;
 
 use self::ipc::{msg, sem, shm};
+use trine_abi::names;
+
 use crate::{
     Errno,
     cx::{Cx, SysResult},
@@ -232,6 +234,7 @@ table! { process_table:
     311 process_vm_writev => remote::sys_process_vm_writev(i32, u64, usize, u64, usize, u64);
     314 sched_setattr => sched::sys_sched_setattr(i32, u64, u32);
     315 sched_getattr => sched::sys_sched_getattr(i32, u64, u32, u32);
+    317 seccomp => seccomp::sys_seccomp(u32, u32, u64);
     318 getrandom => system::sys_getrandom(u64, u64, u32);
     322 execveat => exec::sys_execveat(i32, u64, u64, u64, u32);
     324 membarrier => sched::sys_membarrier(i32, u32);

@@ -275,6 +275,7 @@ fn new_process(cx: &Cx<'_>, pid: u32, arguments: &CloneArgs) -> Arc<Process> {
     };
     process.exit_signal.store(exit_signal, Ordering::Relaxed);
     process.dumpable.store(current.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.personality.store(current.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     process.policy.store(current.policy.load(Ordering::Relaxed), Ordering::Relaxed);
     process.io_priority.store(current.io_priority.load(Ordering::Relaxed), Ordering::Relaxed);
     process.nice.store(current.nice.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -314,6 +315,8 @@ fn new_task(
     child.gs_base.store(parent.gs_base.load(Ordering::Relaxed), Ordering::Relaxed);
     child.name.lock().clone_from(&parent.name.lock());
     let slack = parent.timer_slack_ns.load(Ordering::Relaxed);
+    child.seccomp.lock().clone_from(&parent.seccomp.lock());
+    child.has_seccomp.store(parent.has_seccomp.load(Ordering::Relaxed), Ordering::Relaxed);
     child.timer_slack_ns.store(slack, Ordering::Relaxed);
     {
         let own = parent.signals.lock();

@@ -7,13 +7,14 @@ use crate::{
     Errno,
     cx::{Cx, Restart, Stop, SysResult},
     fs::{
-        FileRef,
+        FileRef, permission,
         tty::{Touch, TtyFile, Verdict},
-        types::FileType,
+        types::{FileType, SetAttr},
     },
     io::{Sink, Source},
     mm::{UserSink, UserSource},
     process::{
+        creds::CAP_FSETID,
         group::RLIMIT_FSIZE,
         signal::{SIGPIPE, SIGXFSZ},
     },
@@ -285,8 +286,10 @@ pub(super) fn write(
             return end(total, errno);
         }
     }
-    if file.location().kind() == FileType::CharDevice {
-        send_signals(cx);
+    match file.location().kind() {
+        FileType::CharDevice => send_signals(cx),
+        FileType::Regular if total > 0 => drop_privileges(cx, file),
+        _ => {}
     }
     Ok(total as u64)
 }
@@ -300,4 +303,18 @@ pub(super) fn skip(ranges: &mut Vec<(u64, usize)>, mut bytes: usize) {
         bytes -= part;
     }
     ranges.retain(|range| range.1 > 0);
+}
+
+/// A write by somebody without privilege takes set-id bits and capabilities from a program.
+fn drop_privileges(cx: &Cx<'_>, file: &FileRef) {
+    let attr = file.attr();
+    let has_bits = attr.mode & 0o4000 != 0 || attr.mode & 0o2010 == 0o2010;
+    if has_bits && !cx.creds().has_cap(CAP_FSETID) {
+        let mode = Some(permission::without_set_id(&attr));
+        // The write is done: that this fails cannot be told any more.
+        let _ = file.inode().set_attr(&SetAttr { mode, ..SetAttr::default() });
+    }
+    if attr.mode & 0o111 != 0 {
+        let _ = file.inode().set_xattr(b"security.capability", None);
+    }
 }

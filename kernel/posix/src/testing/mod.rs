@@ -13,7 +13,9 @@ mod memory;
 mod mqueue;
 mod pi;
 mod pidfd;
+mod privileges;
 mod remote;
+mod seccomp;
 mod signals;
 
 use std::{

@@ -24,6 +24,7 @@ mod host;
 mod mounts;
 mod process;
 mod resources;
+mod seccomp;
 mod spec;
 
 use std::path::{Path, PathBuf};
@@ -110,6 +111,10 @@ pub fn container(spec: &Spec, bundle: &Path, defaults: &Defaults) -> Result<Tran
     let (mut config, volumes) = mounts::translate(spec, bundle, &mut warnings)?;
     config.hostname = bytes("hostname", spec.hostname().as_deref().unwrap_or_default())?;
     config.domainname = bytes("domainname", spec.domainname().as_deref().unwrap_or_default())?;
+
+    if let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+        config.seccomp = seccomp::translate(profile)?;
+    }
 
     Ok(Translation { config, volumes, process, limits, network: network(spec), warnings })
 }
