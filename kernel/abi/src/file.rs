@@ -394,14 +394,20 @@ pub fn is_name(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use alloc::{vec, vec::Vec};
+    use alloc::vec;
 
     use super::*;
 
     #[test]
     fn round_trip_returns_the_same_and_cut_is_malformed() {
-        let create =
-            Create { name: b"n".to_vec(), mode: 0o100_644, uid: 1, gid: 2, target: Vec::new() };
+        let create = Create {
+            name: b"n".to_vec(),
+            mode: 0o100_644,
+            uid: 1,
+            gid: 2,
+            target: vec![],
+            open: Some(2),
+        };
         let bytes = create.encode();
         assert_eq!(Create::decode(&bytes), Ok(create));
         for end in 0..bytes.len() {

@@ -178,9 +178,9 @@ pub(crate) struct Requests {
     seen: Lock<VecDeque<(Request, Completion)>>,
     /// How long to look for an answer, in nanoseconds.
     spin_ns: AtomicU64,
-    idle_spin_ns: AtomicU64,
     /// How often something came from outside.
     epoch: AtomicU64,
+    idle_spin_ns: AtomicU64,
     /// Calls must not be made again.
     is_patient: AtomicBool,
     /// What waits for a free request, and nobody for it.
@@ -203,8 +203,8 @@ impl Requests {
             freed: WaitQueue::new(),
             seen: Lock::new(VecDeque::new()),
             spin_ns: AtomicU64::new(SPIN_NS),
-            idle_spin_ns: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
+            idle_spin_ns: AtomicU64::new(0),
             is_patient: AtomicBool::new(false),
             posted: Lock::new(VecDeque::new()),
         }
@@ -323,6 +323,17 @@ impl Services {
         }
     }
 
+    /// Something came from outside: what is known of the outside may be out of date.
+    pub(crate) fn heard(&self) {
+        self.requests.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes whenever something comes from outside.  As long as it stays the same, and for a
+    /// moment, nobody in here can tell that the outside has changed since.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.requests.epoch.load(Ordering::Relaxed)
+    }
+
     /// Looks for any completion for a moment, as long as that has paid lately: what a program waits
     /// for from the network often comes sooner than it takes to sleep and wake up.
     pub fn look_before_sleep(&self) -> bool {
@@ -356,17 +367,6 @@ impl Services {
         if there && slept_ns < SHORT_SLEEP_NS {
             self.requests.idle_spin_ns.store(IDLE_SPIN_NS, Ordering::Relaxed);
         }
-    }
-
-    /// Something came from outside: what is known of the outside may be out of date.
-    pub(crate) fn heard(&self) {
-        self.requests.epoch.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Changes whenever something comes from outside.  As long as it stays the same, and for a
-    /// moment, nobody in here can tell that the outside has changed since.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.requests.epoch.load(Ordering::Relaxed)
     }
 
     /// Looks for the completion of a request until a point in time.
@@ -561,12 +561,15 @@ struct Entry {
     slot: Arc<dyn Any + Send + Sync>,
 }
 
+/// What a walk on a volume found: directory, name, node.
+type Step = (u32, Box<[u8]>, Result<Arc<Node>, Errno>);
+
 /// The forwarded calls of a system call that is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     entries: Vec<Entry>,
-    /// What walks on volumes found: directory, name, node.
-    steps: Vec<(u32, Box<[u8]>, Result<Arc<Node>, Errno>)>,
+    /// What walks on volumes found.
+    steps: Vec<Step>,
     /// Contents of volumes that are under way.
     pub(crate) transfers: Transfers,
     /// What was opened when it was found.
@@ -578,7 +581,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// What a walk found for a name in a directory.
     pub(crate) fn step(&self, directory: u32, name: &[u8]) -> Option<Result<Arc<Node>, Errno>> {
-        let is_it = |step: &&(u32, Box<[u8]>, _)| step.0 == directory && *step.1 == *name;
+        let is_it = |step: &&Step| step.0 == directory && *step.1 == *name;
         self.steps.iter().find(is_it).map(|step| step.2.clone())
     }
 

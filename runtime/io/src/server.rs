@@ -105,12 +105,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Prepares to serve `window`; `may_spin` if a guest can run meanwhile.
+    /// Prepares to serve `window`; `doorbell` and `wake` tell of submissions and of orders;
+    /// `may_spin` if a guest can run meanwhile.
     pub(crate) fn new(
         vm: u32,
         window: Window,
-        doorbell: OwnedFd,
-        wake: Arc<OwnedFd>,
+        (doorbell, wake): (OwnedFd, Arc<OwnedFd>),
         orders: Receiver<Order>,
         notices: Notices,
         may_spin: bool,

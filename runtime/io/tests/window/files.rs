@@ -255,6 +255,31 @@ fn read_only_is_read_only_by_every_call() {
     assert_eq!(fs::read(bed.volume().join("f")).expect("read"), b"same");
 }
 
+#[test]
+fn locks_are_those_of_the_host() {
+    let mut bed = Bed::new(false, None);
+    let lock = fs::File::create(bed.volume().join("lock")).expect("made");
+    let node = bed.find(&[b"lock"]).node;
+    let (one, two) = (
+        bed.open(node, libc_flags::RDWR).expect("opened"),
+        bed.open(node, libc_flags::RDWR).expect("opened"),
+    );
+    let mut ask = |file: u32, whole: bool, kind: u32| {
+        let lock = trine_abi::file::Lock { whole, kind, start: 5, bytes: 10, test: false };
+        bed.call(Operation::FileLock, file, 0, &lock.encode()).map(|_| ())
+    };
+    let again = Err(Errno::AGAIN);
+    lock.lock().expect("locked");
+    assert_eq!((ask(one, true, 1), ask(one, true, 0)), (again, again));
+    lock.unlock().expect("unlocked");
+    assert_eq!((ask(one, true, 1), ask(two, true, 0)), (Ok(()), again));
+    assert!(lock.try_lock().is_err());
+    assert_eq!((ask(one, true, 2), ask(two, true, 0)), (Ok(()), Ok(())));
+    assert_eq!((ask(one, false, 1), ask(two, false, 0)), (Ok(()), again));
+    assert_eq!((ask(one, false, 2), ask(two, false, 0)), (Ok(()), Ok(())));
+    assert_eq!(ask(one, true, 3), Err(Errno::INVAL));
+}
+
 /// What a name can look like that leads, or might lead, out of a directory.
 fn shapes(outside: &Path) -> Vec<Vec<u8>> {
     let canary = outside.join("canary").into_os_string().into_encoded_bytes();

@@ -429,6 +429,24 @@ impl FileOps for VolumeFile {
         true
     }
 
+    fn flock(&self, _file: &File, exclusive: Option<bool>) -> Option<Result<(), Errno>> {
+        let kind = match exclusive {
+            Some(false) => 0,
+            Some(true) => 1,
+            None => 2,
+        };
+        let lock = wire::Lock { whole: true, kind, start: 0, bytes: 0, test: false };
+        let number = self.handle.number;
+        let fs = &self.node().fs;
+        let locked = fs.call(Operation::FileLock, number, 0, &lock.encode(), Answer::result);
+        if locked == Err(Errno::AGAIN) {
+            // It is asked again when the system call is made again.
+            let old = self.current().and_then(|task| task.journal.lock().clear());
+            drop(old);
+        }
+        Some(locked.map(drop))
+    }
+
     fn map_shared(&self, _file: &File) {
         self.pin();
     }
