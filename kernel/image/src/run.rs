@@ -129,6 +129,7 @@ fn run_task(mut machine: Held, vcpu: usize, task: &TaskRef) -> Held {
     fpu::switch_to(vcpu, task);
     let mut cpu = fpu::cpu(vcpu);
     cpu.set_timers(deadline, wants_tick);
+    cpu.hurry_timers();
     cpu.enter(mm.space.lock().translations());
     let is_other = ACTIVE[vcpu].lock().as_ref().is_none_or(|active| !Arc::ptr_eq(active, &mm));
     if is_other {
