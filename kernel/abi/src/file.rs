@@ -192,6 +192,16 @@ wire! {
         gid: u32,
         /// A symbolic link's target.
         target: Vec<u8>,
+        /// Open it at once, with these flags of open(2).
+        open: Option<u32>,
+    }
+
+    /// What was made.
+    Created {
+        /// Its node.
+        found: Found,
+        /// The open file, if it was to be opened and could be.
+        file: Option<u32>,
     }
 
     /// A further name.
@@ -324,18 +334,22 @@ impl Wire for Forget {
 pub struct Walk {
     /// The names, at most [`WALK_MAX`].
     pub names: Vec<Vec<u8>>,
+    /// Open what the last name is at once, if it is a file or directory, with these flags of
+    /// open(2).
+    pub open: Option<u32>,
 }
 
 impl Wire for Walk {
     fn put(&self, to: &mut Writer) {
         to.list(&self.names, |to, name| to.bytes(name));
+        self.open.put(to);
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let names = from.list(Reader::bytes)?;
         if names.is_empty() || names.len() > WALK_MAX {
             return Err(Malformed);
         }
-        Ok(Self { names })
+        Ok(Self { names, open: <Option<u32> as Wire>::take(from)? })
     }
 }
 
@@ -348,6 +362,8 @@ pub struct Walked {
     pub found: Vec<Found>,
     /// Why it ended, 0 if all names were found.
     pub errno: u32,
+    /// The open file, if it was to be opened and could be.
+    pub file: Option<u32>,
 }
 
 impl Wire for Walked {
@@ -355,9 +371,15 @@ impl Wire for Walked {
         self.start.put(to);
         to.list(&self.found, |to, found| found.put(to));
         to.u32(self.errno);
+        self.file.put(to);
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { start: Attr::take(from)?, found: from.list(Found::take)?, errno: from.u32()? })
+        Ok(Self {
+            start: Attr::take(from)?,
+            found: from.list(Found::take)?,
+            errno: from.u32()?,
+            file: <Option<u32> as Wire>::take(from)?,
+        })
     }
 }
 
@@ -372,20 +394,31 @@ pub fn is_name(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use alloc::{vec, vec::Vec};
+    use alloc::vec;
 
     use super::*;
 
     #[test]
     fn round_trip_returns_the_same_and_cut_is_malformed() {
-        let create =
-            Create { name: b"n".to_vec(), mode: 0o100_644, uid: 1, gid: 2, target: Vec::new() };
+        let create = Create {
+            name: b"n".to_vec(),
+            mode: 0o100_644,
+            uid: 1,
+            gid: 2,
+            target: vec![],
+            open: Some(2),
+        };
         let bytes = create.encode();
         assert_eq!(Create::decode(&bytes), Ok(create));
         for end in 0..bytes.len() {
             assert!(Create::decode(&bytes[..end]).is_err());
         }
-        let walked = Walked { start: Attr::default(), found: vec![Found::default(); 3], errno: 2 };
+        let walked = Walked {
+            start: Attr::default(),
+            found: vec![Found::default(); 3],
+            errno: 2,
+            file: Some(9),
+        };
         assert_eq!(Walked::decode(&walked.encode()), Ok(walked));
         let set = SetAttr { size: Some(7), mtime: Some(Time::default()), ..SetAttr::default() };
         assert_eq!(SetAttr::decode(&set.encode()), Ok(set));
@@ -394,7 +427,7 @@ mod tests {
     #[test]
     fn walk_without_or_with_too_many_names_is_malformed() {
         assert!(Walk::decode(&Walk::default().encode()).is_err());
-        let many = Walk { names: vec![b"a".to_vec(); WALK_MAX + 1] };
+        let many = Walk { names: vec![b"a".to_vec(); WALK_MAX + 1], open: None };
         assert!(Walk::decode(&many.encode()).is_err());
     }
 

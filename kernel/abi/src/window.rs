@@ -121,7 +121,7 @@ operations! {
     FileAppend = 22,
     /// Reads an open directory from cookie `argument` on; answer: [`crate::file::Entry`] list.
     FileReadDir = 23,
-    /// Makes something in a directory ([`crate::file::Create`]); answer: [`crate::file::Found`].
+    /// Makes something in a directory ([`crate::file::Create`]); answer: [`crate::file::Created`].
     FileCreate = 24,
     /// Gives a node one more name ([`crate::file::Link`]).
     FileLink = 25,

@@ -5,7 +5,7 @@
 //!
 //! * An object with a life of its own (a stream, a socket) begins a request with
 //!   [`Services::begin`], submits it with itself as the owner, keeps what it needs in its state,
-//!   and wakes its own wait queue.  [`Services::cancel`] takes a request back.
+//!   and wakes its own wait queue.
 //! * A function that just needs an answer calls [`Services::call`].  While the answer is not there
 //!   it fails with [`Errno::PENDING`], which every layer above passes on as any other error; the
 //!   system call then blocks, and is made again when the answer came.  The task's [`Journal`]
@@ -31,7 +31,7 @@ use trine_machine::window::{BUFFER_BYTES, BULK_BUFFER_BYTES, Request};
 
 use crate::{
     Errno,
-    fs::volume::{Node, Transfers},
+    fs::volume::{Handle, Node, Transfers},
     services::{Services, ServicesRef},
     sync::Lock,
     wait::{Ticket, WaitQueue},
@@ -40,7 +40,7 @@ use crate::{
 /// How long a call looks for its answer at first, in nanoseconds.
 const SPIN_NS: u64 = 40_000;
 /// How long it looks when that never paid.
-const SPIN_MIN_NS: u64 = 2_000;
+const SPIN_MIN_NS: u64 = 10_000;
 /// How long an idle machine looks for completions, in nanoseconds.
 const IDLE_SPIN_NS: u64 = 30_000;
 /// A sleep that was shorter than this, in nanoseconds, was not worth it.
@@ -52,6 +52,11 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// The answer came.
     fn completed(self: Arc<Self>, answer: Answer);
+
+    /// Whether the answer tells anybody anything.
+    fn informs(&self) -> bool {
+        true
+    }
 }
 
 /// A request whose buffer can be filled and that can be submitted, or whose answer can be read.
@@ -173,6 +178,8 @@ pub(crate) struct Requests {
     seen: Lock<VecDeque<(Request, Completion)>>,
     /// How long to look for an answer, in nanoseconds.
     spin_ns: AtomicU64,
+    /// How often something came from outside.
+    epoch: AtomicU64,
     idle_spin_ns: AtomicU64,
     /// Calls must not be made again.
     is_patient: AtomicBool,
@@ -196,6 +203,7 @@ impl Requests {
             freed: WaitQueue::new(),
             seen: Lock::new(VecDeque::new()),
             spin_ns: AtomicU64::new(SPIN_NS),
+            epoch: AtomicU64::new(0),
             idle_spin_ns: AtomicU64::new(0),
             is_patient: AtomicBool::new(false),
             posted: Lock::new(VecDeque::new()),
@@ -209,6 +217,10 @@ struct Nobody;
 
 impl Owner for Nobody {
     fn completed(self: Arc<Self>, _answer: Answer) {}
+
+    fn informs(&self) -> bool {
+        false
+    }
 }
 
 impl Services {
@@ -232,13 +244,6 @@ impl Services {
     /// Puts a ticket where it is woken when a request becomes free.
     pub(crate) fn await_free(&self, ticket: &Ticket) {
         self.requests.freed.add(ticket);
-    }
-
-    /// Asks the server to complete a request early; does nothing while all are in flight.
-    pub(crate) fn cancel(self: &Arc<Self>, id: u32) {
-        if let Some(buffer) = self.begin() {
-            buffer.submit(Arc::new(Nobody), Operation::Cancel, 0, (0, 0), u64::from(id));
-        }
     }
 
     /// Submits a request whose answer does not matter, now or when a request is free.
@@ -305,6 +310,9 @@ impl Services {
         let owner = self.requests.owners.lock()[request.id() as usize].take();
         let buffer = Buffer { services: Arc::clone(self), request: Some(request) };
         if let Some(owner) = owner {
+            if owner.informs() {
+                self.heard();
+            }
             owner.completed(Answer { completion, buffer });
         } else {
             drop(buffer);
@@ -313,6 +321,17 @@ impl Services {
         if let Some(Posted { operation, handle, argument, input }) = posted {
             self.post(operation, handle, argument, &input);
         }
+    }
+
+    /// Something came from outside: what is known of the outside may be out of date.
+    pub(crate) fn heard(&self) {
+        self.requests.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes whenever something comes from outside.  As long as it stays the same, and for a
+    /// moment, nobody in here can tell that the outside has changed since.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.requests.epoch.load(Ordering::Relaxed)
     }
 
     /// Looks for any completion for a moment, as long as that has paid lately: what a program waits
@@ -542,14 +561,19 @@ struct Entry {
     slot: Arc<dyn Any + Send + Sync>,
 }
 
+/// What a walk on a volume found: directory, name, node.
+type Step = (u32, Box<[u8]>, Result<Arc<Node>, Errno>);
+
 /// The forwarded calls of a system call that is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     entries: Vec<Entry>,
-    /// What walks on volumes found: directory, name, node.
-    steps: Vec<(u32, Box<[u8]>, Result<Arc<Node>, Errno>)>,
+    /// What walks on volumes found.
+    steps: Vec<Step>,
     /// Contents of volumes that are under way.
     pub(crate) transfers: Transfers,
+    /// What was opened when it was found.
+    pub(crate) opened: Option<Arc<Handle>>,
     /// What was taken from a stream and is not written yet (splice).
     pub(crate) held: Vec<u8>,
 }
@@ -557,7 +581,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// What a walk found for a name in a directory.
     pub(crate) fn step(&self, directory: u32, name: &[u8]) -> Option<Result<Arc<Node>, Errno>> {
-        let is_it = |step: &&(u32, Box<[u8]>, _)| step.0 == directory && *step.1 == *name;
+        let is_it = |step: &&Step| step.0 == directory && *step.1 == *name;
         self.steps.iter().find(is_it).map(|step| step.2.clone())
     }
 
@@ -599,6 +623,7 @@ impl Journal {
         let is_empty = self.entries.is_empty()
             && self.steps.is_empty()
             && self.transfers.is_empty()
+            && self.opened.is_none()
             && self.held.is_empty();
         (!is_empty).then(|| core::mem::take(self))
     }

@@ -231,8 +231,7 @@ impl Host {
         let mut server = Server::new(
             number,
             window,
-            doorbell,
-            Arc::clone(&wake),
+            (doorbell, Arc::clone(&wake)),
             receiver,
             notices,
             self.may_spin,

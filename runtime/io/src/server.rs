@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long the server looks at the ring before it sleeps, when that has paid lately.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(50);
 /// A sleep that a doorbell ended so soon would better have been a spin.
 const SHORT_SLEEP: Duration = Duration::from_micros(80);
 /// How long the held end of an output FIFO is kept for a reader that is not there.
@@ -105,12 +105,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Prepares to serve `window`; `may_spin` if a guest can run meanwhile.
+    /// Prepares to serve `window`; `doorbell` and `wake` tell of submissions and of orders;
+    /// `may_spin` if a guest can run meanwhile.
     pub(crate) fn new(
         vm: u32,
         window: Window,
-        doorbell: OwnedFd,
-        wake: Arc<OwnedFd>,
+        (doorbell, wake): (OwnedFd, Arc<OwnedFd>),
         orders: Receiver<Order>,
         notices: Notices,
         may_spin: bool,

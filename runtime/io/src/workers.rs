@@ -98,9 +98,4 @@ impl Workers {
         self.under_way -= 1;
         Some(outcome)
     }
-
-    /// Whether jobs are under way.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.under_way > 0
-    }
 }

@@ -383,4 +383,31 @@ mod tests {
             assert!(found.contains(expected), "{found:?} instead of {expected:?}");
         }
     }
+
+    /// What the schema lists is what there is.
+    #[test]
+    fn schema_knows_every_word() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.schema.json");
+        let text = std::fs::read_to_string(path).expect("the schema");
+        let schema: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let words = |pointer: &str| -> Vec<String> {
+            let list = schema.pointer(pointer).and_then(|list| list.as_array()).expect(pointer);
+            let mut words: Vec<_> =
+                list.iter().map(|word| word.as_str().expect(pointer).to_owned()).collect();
+            words.sort();
+            words
+        };
+        let sorted = |mut list: Vec<String>| {
+            list.sort();
+            list.dedup();
+            list
+        };
+        let kinds = crate::CallKind::ALL.iter().map(|kind| kind.name());
+        let calls = kinds.chain(call::GROUPS.iter().copied()).map(str::to_owned).collect();
+        assert_eq!(words("/$defs/rule/properties/calls/items/enum"), sorted(calls));
+        let presets = presets::NAMES.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(words("/properties/presets/items/enum"), sorted(presets));
+        let errnos = errno::names().split(", ").map(str::to_owned).collect();
+        assert_eq!(words("/$defs/rule/properties/errno/enum"), sorted(errnos));
+    }
 }

@@ -178,6 +178,8 @@ impl Creation<'_> {
         PodOptions {
             name: self.request.id.clone(),
             libexec: self.registry.settings.libexec.clone(),
+            policy: self.registry.settings.policy.clone(),
+            audit: self.registry.settings.audit.clone(),
             log: Some(self.request.bundle.join(LOG_FILE)),
             ..PodOptions::default()
         }

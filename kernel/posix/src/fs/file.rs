@@ -89,6 +89,12 @@ pub trait FileOps: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Sets or ends a lock on the whole file (flock(2)), without waiting; `None`: it is the
+    /// container's own affair.
+    fn flock(&self, _file: &File, _exclusive: Option<bool>) -> Option<Result<(), Errno>> {
+        None
+    }
+
     /// There is going to be a shared mapping.
     fn map_shared(&self, _file: &File) {}
 

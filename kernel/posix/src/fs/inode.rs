@@ -34,13 +34,27 @@ pub trait Inode: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Names that will be looked up from this directory on, one in the other, as a path: to find
-    /// them all at once.
+    /// Names that will be looked up from this directory on, one in the other, as a path, and what
+    /// the last one is going to be opened for: to find them all at once.
     ///
     /// # Errors
     /// None by default.
-    fn expect_walk(&self, _rest: &[u8]) -> Result<(), Errno> {
+    fn expect_walk(&self, _rest: &[u8], _open: Option<OpenFlags>) -> Result<(), Errno> {
         Ok(())
+    }
+
+    /// As [`Inode::create`] with a name, for a regular file that is going to be opened with these
+    /// flags.
+    ///
+    /// # Errors
+    /// As there.
+    fn create_to_open(
+        &self,
+        name: &[u8],
+        new: &NewInode,
+        _flags: OpenFlags,
+    ) -> Result<InodeRef, Errno> {
+        self.create(Some(name), new)
     }
 
     /// The type.

@@ -11,7 +11,7 @@ use crate::{
         context::FsContext,
         dentry::Location,
         permission::{self, EXECUTE},
-        types::{FileType, NAME_MAX},
+        types::{FileType, NAME_MAX, OpenFlags},
     },
     process::Creds,
 };
@@ -98,6 +98,18 @@ impl FsContext {
         path: &[u8],
         how: Walk,
     ) -> Result<Walked, Errno> {
+        self.walk_to_open(creds, start, path, how, None)
+    }
+
+    /// The same for something that is going to be opened with these flags.
+    pub(crate) fn walk_to_open(
+        &self,
+        creds: &Creds,
+        start: &Location,
+        path: &[u8],
+        how: Walk,
+        open: Option<OpenFlags>,
+    ) -> Result<Walked, Errno> {
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
@@ -116,7 +128,7 @@ impl FsContext {
         while let Some((range, last, slash)) = rest.next() {
             must_be_dir = last && slash;
             if !at.inode().is_stable() {
-                at.inode().expect_walk(&rest.bytes[range.start..])?;
+                at.inode().expect_walk(&rest.bytes[range.start..], open)?;
             }
             let attr = at.attr();
             if attr.kind != FileType::Directory {

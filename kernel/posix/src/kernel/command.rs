@@ -72,6 +72,7 @@ fn describe(errno: Errno) -> String {
 impl Kernel {
     /// Obeys a command.
     pub fn command(&mut self, command: Command) {
+        self.services.heard();
         match command {
             Command::Configure(config) => self.configure(&config),
             Command::Spawn(spec) => {

@@ -233,6 +233,9 @@ pub(super) fn sys_fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
     }
 }
 
+/// How often a lock that somebody outside of the container holds is asked for, in nanoseconds.
+const HOST_LOCK_NS: u64 = 10_000_000;
+
 /// Whether any memory has a shared writable mapping of a file.
 fn is_mapped_for_writing(cx: &Cx<'_>, file: &FileRef) -> bool {
     let memories = cx.kernel.services.registry.tasks().into_iter().filter_map(|task| task.mm());
@@ -343,6 +346,18 @@ pub(super) fn sys_flock(cx: &mut Cx<'_>, fd: i32, operation: u32) -> SysResult {
     file.has_locks.store(true, Ordering::Relaxed);
     let ticket = cx.ticket();
     let waits = operation & 4 == 0;
+    match file.ops().flock(&file, kind) {
+        None => {}
+        Some(Err(Errno::AGAIN)) if waits => {
+            // The host tells nobody when a lock is free: it is asked from time to time.
+            let again = cx.services().monotonic_ns().saturating_add(HOST_LOCK_NS);
+            return Err(cx.block(Some(again), Restart::Always));
+        }
+        Some(result) => {
+            result?;
+            return Ok(0);
+        }
+    }
     match vfs.locks.flock(&file.attr(), owner, kind, waits.then_some(&ticket)) {
         Err(Errno::AGAIN) if waits => Err(cx.block(None, Restart::Always)),
         result => {

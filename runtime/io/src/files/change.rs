@@ -14,10 +14,10 @@ use rustix::{
     },
     io::Errno,
 };
-use trine_abi::file::{Create, Link, Rename, SetAttr, SetXattr, Time, Wire};
+use trine_abi::file::{Create, Created, Link, Rename, SetAttr, SetXattr, Time, Wire};
 
 use super::{
-    Files, Refusal, Reply, XATTR_MAX,
+    Context, Files, Refusal, Reply, XATTR_MAX,
     node::{self, own_path},
 };
 
@@ -35,7 +35,12 @@ fn owner(id: u32) -> Result<u32, Errno> {
 }
 
 impl Files {
-    pub(super) fn create(&mut self, handle: u32, new: &Create) -> Result<Reply, Refusal> {
+    pub(super) fn create(
+        &mut self,
+        handle: u32,
+        new: &Create,
+        context: &Context<'_>,
+    ) -> Result<Reply, Refusal> {
         let directory = self.handles.directory(handle)?;
         let volume = directory.volume;
         self.writable(volume)?;
@@ -81,7 +86,9 @@ impl Files {
         {
             rustix::fs::chmodat(CWD, own_path(&descriptor), mode(wanted), AtFlags::empty())?;
         }
-        Ok(Reply::Bytes(self.found(descriptor, volume)?.encode()))
+        let found = self.found(descriptor, volume)?;
+        let file = new.open.and_then(|flags| self.open_found(found.node, flags, context));
+        Ok(Reply::Bytes(Created { found, file }.encode()))
     }
 
     pub(super) fn set_attr(&mut self, handle: u32, change: &SetAttr) -> Result<Reply, Refusal> {

@@ -173,7 +173,9 @@ impl Files {
                 self.set_xattr(request.handle, &arguments(request, context)?)
             }
             Operation::FileSetAttr => self.set_attr(request.handle, &arguments(request, context)?),
-            Operation::FileCreate => self.create(request.handle, &arguments(request, context)?),
+            Operation::FileCreate => {
+                self.create(request.handle, &arguments(request, context)?, context)
+            }
             Operation::FileLink => self.link(request.handle, &arguments(request, context)?),
             Operation::FileUnlink => {
                 self.unlink(request.handle, &context.input(request)?, request.argument == 1)
@@ -210,6 +212,12 @@ impl Files {
                 }
             }
         }
+        if let Some(flags) = walk.open
+            && walked.errno == 0
+            && walked.found.len() == walk.names.len()
+        {
+            walked.file = self.open_found(at, flags, context);
+        }
         Ok(Reply::Bytes(walked.encode()))
     }
 
@@ -236,9 +244,19 @@ impl Files {
         Ok(Reply::Bytes(node::attributes(&stat).encode()))
     }
 
+    /// Opens a node as a favour: whatever is in the way is told when it is asked for alone.
+    fn open_found(&mut self, node: u32, flags: u32, context: &Context<'_>) -> Option<u32> {
+        let node = self.permit_open(node, flags, context).ok()?;
+        self.open_node(node, flags).ok().map(|opened| opened.file)
+    }
+
     fn open(&mut self, request: &Submission) -> Result<Reply, Refusal> {
-        let node = self.handles.node(request.handle)?;
         let wanted = u32::try_from(request.argument).map_err(|_| Errno::INVAL)?;
+        Ok(Reply::Bytes(self.open_node(request.handle, wanted)?.encode()))
+    }
+
+    fn open_node(&mut self, node: u32, wanted: u32) -> Result<Opened, Errno> {
+        let node = self.handles.node(node)?;
         let wanted = OFlags::from_bits_retain(wanted);
         let access = wanted & OFlags::ACCMODE;
         if access != OFlags::RDONLY {
@@ -260,7 +278,7 @@ impl Files {
             cookie: 0,
             is_directory,
         })?;
-        Ok(Reply::Bytes(Opened { file, attr }.encode()))
+        Ok(Opened { file, attr })
     }
 
     fn read_dir(&mut self, request: &Submission) -> Result<Reply, Refusal> {

@@ -85,13 +85,13 @@ impl Files {
         context: &Context<'_>,
     ) -> Result<Submission, Refusal> {
         let handle = request.handle;
+        if request.operation == Operation::FileOpen {
+            let flags = u32::try_from(request.argument).map_err(|_| Errno::INVAL)?;
+            let handle = self.permit_open(handle, flags, context)?;
+            return Ok(Submission { handle, ..*request });
+        }
         let on_node = |kind: CallKind| (kind, handle);
         let (kind, node) = match request.operation {
-            Operation::FileOpen => {
-                let flags = OFlags::from_bits_retain(request.argument as u32);
-                let reads = flags & OFlags::ACCMODE == OFlags::RDONLY;
-                on_node(if reads { CallKind::OpenRead } else { CallKind::OpenWrite })
-            }
             Operation::FileAttr => on_node(CallKind::Stat),
             Operation::FileReadLink => on_node(CallKind::ReadLink),
             Operation::FileGetXattr | Operation::FileListXattr => on_node(CallKind::GetXattr),
@@ -107,13 +107,36 @@ impl Files {
             // What is open was decided about when it was opened.
             _ => return Ok(*request),
         };
+        let handle = self.permit_node(kind, node, context)?;
+        Ok(Submission { handle, ..*request })
+    }
+
+    /// Asks about opening a node; returns the one to open.
+    pub(super) fn permit_open(
+        &mut self,
+        node: u32,
+        flags: u32,
+        context: &Context<'_>,
+    ) -> Result<u32, Errno> {
+        let reads = OFlags::from_bits_retain(flags) & OFlags::ACCMODE == OFlags::RDONLY;
+        let kind = if reads { CallKind::OpenRead } else { CallKind::OpenWrite };
+        self.permit_node(kind, node, context)
+    }
+
+    fn permit_node(
+        &mut self,
+        kind: CallKind,
+        node: u32,
+        context: &Context<'_>,
+    ) -> Result<u32, Errno> {
         if !context.guard.cares_about(kind) || self.handles.node(node).is_err() {
-            return Ok(*request);
+            return Ok(node);
         }
         let path = self.path(node)?;
-        let Some(instead) = self.ask(context, kind, &path)? else { return Ok(*request) };
-        let handle = self.find(&instead)?;
-        Ok(Submission { handle, ..*request })
+        match self.ask(context, kind, &path)? {
+            None => Ok(node),
+            Some(instead) => self.find(&instead),
+        }
     }
 
     fn permit_change(&self, request: &Submission, context: &Context<'_>) -> Result<(), Refusal> {

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 use trine_abi::{
     file::{
-        Attr, Create, Entry, FIRST_VOLUME, Found, Link as NewName, Opened, Rename, SetAttr,
-        SetXattr, Walk, Walked, Wire,
+        Attr, Create, Created, Entry, FIRST_VOLUME, Found, Link as NewName, Opened, Rename,
+        SetAttr, SetXattr, Walk, Walked, Wire,
     },
     window::{DATA, Operation, SMALL_BYTES, Submission},
     wire::Reader,
@@ -98,7 +98,8 @@ impl Bed {
     }
 
     fn walk(&mut self, from: u32, names: &[&[u8]]) -> Result<Walked, Errno> {
-        let walk = Walk { names: names.iter().map(|name| name.to_vec()).collect() };
+        let names = names.iter().map(|name| name.to_vec()).collect();
+        let walk = Walk { names, open: None };
         let answer = self.call(Operation::FileWalk, from, 0, &walk.encode())?;
         Ok(Walked::decode(&answer).expect("an answer"))
     }
@@ -121,9 +122,16 @@ impl Bed {
         mode: u32,
         target: &[u8],
     ) -> Result<Found, Errno> {
-        let new = Create { name: name.to_vec(), mode, uid: 0, gid: 0, target: target.to_vec() };
+        let new = Create {
+            name: name.to_vec(),
+            mode,
+            uid: 0,
+            gid: 0,
+            target: target.to_vec(),
+            open: None,
+        };
         let answer = self.call(Operation::FileCreate, directory, 0, &new.encode())?;
-        Ok(Found::decode(&answer).expect("an answer"))
+        Ok(Created::decode(&answer).expect("an answer").found)
     }
 
     /// Reads a file of the volume, whole.
@@ -245,6 +253,31 @@ fn read_only_is_read_only_by_every_call() {
     let cut = set(SetAttr { size: Some(0), ..SetAttr::default() });
     assert_eq!(bed.call(Operation::FileSetAttr, file, 0, &cut), rofs);
     assert_eq!(fs::read(bed.volume().join("f")).expect("read"), b"same");
+}
+
+#[test]
+fn locks_are_those_of_the_host() {
+    let mut bed = Bed::new(false, None);
+    let lock = fs::File::create(bed.volume().join("lock")).expect("made");
+    let node = bed.find(&[b"lock"]).node;
+    let (one, two) = (
+        bed.open(node, libc_flags::RDWR).expect("opened"),
+        bed.open(node, libc_flags::RDWR).expect("opened"),
+    );
+    let mut ask = |file: u32, whole: bool, kind: u32| {
+        let lock = trine_abi::file::Lock { whole, kind, start: 5, bytes: 10, test: false };
+        bed.call(Operation::FileLock, file, 0, &lock.encode()).map(|_| ())
+    };
+    let again = Err(Errno::AGAIN);
+    lock.lock().expect("locked");
+    assert_eq!((ask(one, true, 1), ask(one, true, 0)), (again, again));
+    lock.unlock().expect("unlocked");
+    assert_eq!((ask(one, true, 1), ask(two, true, 0)), (Ok(()), again));
+    assert!(lock.try_lock().is_err());
+    assert_eq!((ask(one, true, 2), ask(two, true, 0)), (Ok(()), Ok(())));
+    assert_eq!((ask(one, false, 1), ask(two, false, 0)), (Ok(()), again));
+    assert_eq!((ask(one, false, 2), ask(two, false, 0)), (Ok(()), Ok(())));
+    assert_eq!(ask(one, true, 3), Err(Errno::INVAL));
 }
 
 /// What a name can look like that leads, or might lead, out of a directory.

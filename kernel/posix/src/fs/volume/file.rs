@@ -39,13 +39,30 @@ const COOKIE_END: u64 = i64::MAX as u64;
 /// Where reading a directory begins, behind `.` and `..`.
 const FIRST_ENTRY: u64 = 2;
 
+/// What the host is told of the flags of open(2).
+pub(super) const OPEN_FLAGS: OpenFlags = OpenFlags::WRONLY
+    .union(OpenFlags::RDWR)
+    .union(OpenFlags::DIRECT)
+    .union(OpenFlags::DSYNC)
+    .union(OpenFlags::SYNC)
+    .union(OpenFlags::NOATIME);
+
 /// An open file of the host's.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(crate) struct Handle {
     pub(super) node: Arc<Node>,
     pub(super) number: u32,
     /// It was opened for writing.
     pub(super) writes: bool,
+    /// How it was opened.
+    flags: u32,
+}
+
+impl Handle {
+    pub(super) fn new(node: &Arc<Node>, number: u32, flags: u32) -> Arc<Self> {
+        let writes = OpenFlags::from_bits_retain(flags).writes();
+        Arc::new(Self { node: Arc::clone(node), number, writes, flags })
+    }
 }
 
 impl Drop for Handle {
@@ -185,22 +202,27 @@ fn copy_in(buffer: &Buffer, bytes: usize, source: &mut dyn Source) -> usize {
 impl VolumeFile {
     /// Opens what a node is.
     pub(super) fn open(node: Arc<Node>, flags: OpenFlags) -> Result<Arc<Self>, Errno> {
-        let kept = OpenFlags::WRONLY
-            | OpenFlags::RDWR
-            | OpenFlags::DIRECT
-            | OpenFlags::DSYNC
-            | OpenFlags::SYNC
-            | OpenFlags::NOATIME;
-        let argument = u64::from((flags & kept).bits());
-        let (of_node, writes) = (Arc::clone(&node), flags.writes());
+        let kept = flags & OPEN_FLAGS;
+        if let Some(task) = node.fs.services.current() {
+            // It may have been opened when it was found.
+            let journal = task.journal.lock();
+            if let Some(handle) = &journal.opened
+                && handle.flags == kept.bits()
+                && Arc::ptr_eq(&handle.node, &node)
+            {
+                return Ok(Arc::new(Self { handle: Arc::clone(handle) }));
+            }
+        }
+        let argument = u64::from(kept.bits());
+        let of_node = Arc::clone(&node);
         let handle =
             node.fs.call(Operation::FileOpen, node.handle, argument, &[], move |answer| {
                 let opened = answer.value::<wire::Opened>()?;
-                let handle = Handle { node: of_node, number: opened.file, writes };
+                let handle = Handle::new(&of_node, opened.file, kept.bits());
                 handle.node.set(handle.node.fs.attr(&opened.attr)?);
                 Ok(handle)
             })?;
-        Ok(Arc::new(Self { handle }))
+        Ok(Arc::new(Self { handle: Arc::clone(&*handle) }))
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -405,6 +427,24 @@ impl FileOps for VolumeFile {
 
     fn is_seekable(&self) -> bool {
         true
+    }
+
+    fn flock(&self, _file: &File, exclusive: Option<bool>) -> Option<Result<(), Errno>> {
+        let kind = match exclusive {
+            Some(false) => 0,
+            Some(true) => 1,
+            None => 2,
+        };
+        let lock = wire::Lock { whole: true, kind, start: 0, bytes: 0, test: false };
+        let number = self.handle.number;
+        let fs = &self.node().fs;
+        let locked = fs.call(Operation::FileLock, number, 0, &lock.encode(), Answer::result);
+        if locked == Err(Errno::AGAIN) {
+            // It is asked again when the system call is made again.
+            let old = self.current().and_then(|task| task.journal.lock().clear());
+            drop(old);
+        }
+        Some(locked.map(drop))
     }
 
     fn map_shared(&self, _file: &File) {

@@ -12,7 +12,12 @@
 //! mappings are as coherent as on Linux.  On the host, and in other containers, the writes appear
 //! at these points.
 
-use alloc::{collections::BTreeMap, sync::Arc, vec, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    vec,
+    vec::Vec,
+};
 
 use trine_abi::window::Operation;
 use trine_machine::{Frame, Page, window::BUFFER_BYTES};
@@ -244,10 +249,10 @@ impl VolumeFile {
             let bytes = self.read_pages(start, together)?;
             let mut pages = node.pages.lock();
             for (at, chunk) in (start..).zip(bytes.chunks(PAGE as usize)) {
-                if !pages.frames.contains_key(&at) {
+                if let Entry::Vacant(entry) = pages.frames.entry(at) {
                     let frame = Frame::zeroed(arena).ok_or(Errno::NOMEM)?;
                     frame.write(0, chunk);
-                    pages.frames.insert(at, frame);
+                    entry.insert(frame);
                 }
             }
             if bytes.len() < BUFFER_BYTES {

@@ -28,7 +28,10 @@ use trine_abi::{
     window::Operation,
 };
 
-pub(crate) use self::{file::Transfers, node::Node};
+pub(crate) use self::{
+    file::{Handle, Transfers},
+    node::Node,
+};
 use crate::{
     Errno,
     forward::{Answer, Call},

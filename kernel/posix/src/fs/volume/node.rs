@@ -18,7 +18,7 @@ use trine_abi::{
 
 use super::{
     VolumeFs,
-    file::{Handle, VolumeFile},
+    file::{Handle, OPEN_FLAGS, VolumeFile},
     map::Pages,
 };
 use crate::{
@@ -30,9 +30,13 @@ use crate::{
         pipe::Pipe,
         types::{Attr, FileType, NewInode, OpenFlags, PERMISSIONS, SetAttr},
     },
+    process::TaskRef,
     services::Timestamp,
     sync::Lock,
 };
+
+/// How long attributes are taken to be up to date while nothing comes from outside, in nanoseconds.
+const KNOWN_NS: u64 = 1_000_000;
 
 /// A node.
 pub(crate) struct Node {
@@ -41,6 +45,8 @@ pub(crate) struct Node {
     /// References that the host counts.
     references: AtomicU64,
     attr: Lock<Attr>,
+    /// When the attributes came: epoch, CLOCK_MONOTONIC.
+    known: Lock<(u64, u64)>,
     /// A FIFO's, which is this container's own.
     pipe: Lock<Option<Arc<Pipe>>>,
     pub(super) pages: Lock<Pages>,
@@ -67,6 +73,8 @@ struct Steps {
     start: Attr,
     found: Vec<Arc<Node>>,
     errno: Option<Errno>,
+    /// What the last one was opened as.
+    file: Option<Arc<Handle>>,
 }
 
 fn same_file(inode: &InodeRef) -> Result<&Node, Errno> {
@@ -75,10 +83,12 @@ fn same_file(inode: &InodeRef) -> Result<&Node, Errno> {
 
 impl Node {
     pub(super) fn new(fs: Arc<VolumeFs>, handle: u32, attr: Attr) -> Self {
+        let known = Lock::new((fs.services.epoch(), fs.services.monotonic_ns()));
         Self {
             fs,
             handle,
             references: AtomicU64::new(1),
+            known,
             attr: Lock::new(attr),
             pipe: Lock::new(None),
             pages: Lock::new(Pages::default()),
@@ -94,6 +104,15 @@ impl Node {
 
     pub(super) fn set(&self, attr: Attr) {
         *self.attr.lock() = attr;
+        let services = &self.fs.services;
+        *self.known.lock() = (services.epoch(), services.monotonic_ns());
+    }
+
+    /// Whether nobody can tell that the attributes are not those of this moment.
+    fn is_up_to_date(&self) -> bool {
+        let (epoch, at) = *self.known.lock();
+        let services = &self.fs.services;
+        epoch == services.epoch() && services.monotonic_ns().saturating_sub(at) < KNOWN_NS
     }
 
     /// Sets through which open file what mappings change is written back.
@@ -121,15 +140,19 @@ impl Node {
         Ok(())
     }
 
-    fn walk(&self, names: Vec<Vec<u8>>) -> Result<Arc<Steps>, Errno> {
+    fn walk(&self, names: Vec<Vec<u8>>, open: Option<OpenFlags>) -> Result<Arc<Steps>, Errno> {
         let fs = Arc::clone(&self.fs);
-        let input = wire::Walk { names }.encode();
+        let open = open.map(|flags| (flags & OPEN_FLAGS).bits());
+        let input = wire::Walk { names, open }.encode();
         self.fs.call(Operation::FileWalk, self.handle, 0, &input, move |answer| {
             let walked = answer.value::<wire::Walked>()?;
             let found: Result<Vec<_>, Errno> =
                 walked.found.iter().map(|found| fs.found(found)).collect();
+            let found = found?;
+            let opened = walked.file.zip(found.last()).zip(open);
+            let file = opened.map(|((number, node), flags)| Handle::new(node, number, flags));
             let errno = (walked.errno != 0).then(|| Errno::from_host(walked.errno));
-            Ok(Steps { start: fs.attr(&walked.start)?, found: found?, errno })
+            Ok(Steps { start: fs.attr(&walked.start)?, found, errno, file })
         })
     }
 
@@ -137,16 +160,45 @@ impl Node {
         self.update(Operation::FileSetAttr, self.handle, &change.encode())
     }
 
-    fn made(&self, new: &wire::Create) -> Result<Arc<Arc<Self>>, Errno> {
+    fn made(&self, new: &wire::Create) -> Result<Arc<Self>, Errno> {
         let fs = Arc::clone(&self.fs);
-        self.fs.call(Operation::FileCreate, self.handle, 0, &new.encode(), move |answer| {
-            fs.found(&answer.value::<wire::Found>()?)
-        })
+        let flags = new.open;
+        let made =
+            self.fs.call(Operation::FileCreate, self.handle, 0, &new.encode(), move |answer| {
+                let created = answer.value::<wire::Created>()?;
+                let node = fs.found(&created.found)?;
+                let opened = created.file.zip(flags);
+                let file = opened.map(|(number, flags)| Handle::new(&node, number, flags));
+                Ok((node, file))
+            })?;
+        if let Some(task) = self.fs.services.current() {
+            keep_open(&task, made.1.as_ref());
+        }
+        Ok(Arc::clone(&made.0))
     }
 }
 
 fn time(time: Timestamp) -> wire::Time {
     wire::Time { seconds: time.seconds.cast_unsigned(), nanoseconds: time.nanoseconds }
+}
+
+/// Keeps an open file that came along with its node, for the open that is under way.
+fn keep_open(task: &TaskRef, file: Option<&Arc<Handle>>) {
+    if let Some(file) = file {
+        let before = task.journal.lock().opened.replace(Arc::clone(file));
+        drop(before);
+    }
+}
+
+fn of_new(name: &[u8], new: &NewInode, open: Option<u32>) -> wire::Create {
+    wire::Create {
+        name: name.to_vec(),
+        mode: new.kind.mode_bits() | new.mode & PERMISSIONS,
+        uid: new.uid,
+        gid: new.gid,
+        target: new.target.clone(),
+        open,
+    }
 }
 
 fn done(answer: &Answer) -> Result<(), Errno> {
@@ -159,6 +211,9 @@ impl Inode for Node {
     }
 
     fn refresh(&self) -> Result<(), Errno> {
+        if self.is_up_to_date() {
+            return Ok(());
+        }
         self.update(Operation::FileAttr, self.handle, &[])
     }
 
@@ -177,16 +232,20 @@ impl Inode for Node {
         })
     }
 
-    fn expect_walk(&self, rest: &[u8]) -> Result<(), Errno> {
+    fn expect_walk(&self, rest: &[u8], open: Option<OpenFlags>) -> Result<(), Errno> {
         let Some(task) = self.fs.services.current() else { return Ok(()) };
         let names = rest.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+        let count = names.clone().count();
         let names: Vec<Vec<u8>> =
             names.take_while(|name| is_name(name)).take(WALK_MAX).map(<[u8]>::to_vec).collect();
         let Some(first) = names.first() else { return Ok(()) };
         if task.journal.lock().step(self.handle, first).is_some() {
             return Ok(());
         }
-        let steps = self.walk(names.clone())?;
+        // A file that takes writes may need more rights than the caller has.
+        let open = open.filter(|_| names.len() == count);
+        let steps = self.walk(names.clone(), open)?;
+        keep_open(&task, steps.file.as_ref());
         self.set(steps.start);
         let mut journal = task.journal.lock();
         let mut at = self.handle;
@@ -213,7 +272,7 @@ impl Inode for Node {
         if let Some(known) = known {
             return known.map(|node| node as InodeRef);
         }
-        let steps = self.walk(Vec::from([name.to_vec()]))?;
+        let steps = self.walk(Vec::from([name.to_vec()]), None)?;
         match (steps.found.first(), steps.errno) {
             (Some(node), _) => Ok(Arc::clone(node) as InodeRef),
             (None, errno) => Err(errno.unwrap_or(Errno::IO)),
@@ -232,14 +291,16 @@ impl Inode for Node {
             // Device nodes and sockets of one container mean nothing to the others.
             _ => return Err(Errno::PERM),
         }
-        let node = self.made(&wire::Create {
-            name: name.to_vec(),
-            mode: new.kind.mode_bits() | new.mode & PERMISSIONS,
-            uid: new.uid,
-            gid: new.gid,
-            target: new.target.clone(),
-        })?;
-        Ok(Arc::clone(&*node) as InodeRef)
+        Ok(self.made(&of_new(name, new, None))? as InodeRef)
+    }
+
+    fn create_to_open(
+        &self,
+        name: &[u8],
+        new: &NewInode,
+        flags: OpenFlags,
+    ) -> Result<InodeRef, Errno> {
+        Ok(self.made(&of_new(name, new, Some((flags & OPEN_FLAGS).bits())))? as InodeRef)
     }
 
     fn link(&self, name: &[u8], inode: &InodeRef) -> Result<(), Errno> {

@@ -164,7 +164,7 @@ fn datagrams_keep_boundaries_and_tell_their_sender() {
     // A connected socket hears its peer only.
     let other = s.socket(DGRAM);
     assert_eq!(s.connect(client, b"\0server"), 0);
-    assert_eq!(s.connect(server, &s.bytes(from, bytes)[2..].to_vec()), 0);
+    assert_eq!(s.connect(server, &s.bytes(from, bytes)[2..]), 0);
     assert_eq!(s.connect(other, b"\0server"), -1);
     s.close(server);
     assert_eq!(s.send(client, b"x", 0), ECONNREFUSED);

@@ -67,6 +67,9 @@ pub(super) fn encode(path: Option<&Arc<[u8]>>) -> Vec<u8> {
     bytes
 }
 
+/// What a socket with an abstract name is found by: kind and name.
+type NameKey = (u32, Vec<u8>);
+
 /// What a path-bound socket is found by: file system and inode.
 pub(super) type NodeKey = (u64, u64);
 
@@ -74,7 +77,7 @@ pub(super) type NodeKey = (u64, u64);
 #[derive(Debug)]
 pub(crate) struct UnixNet {
     /// By kind and name.
-    names: Lock<BTreeMap<(u32, Vec<u8>), Weak<UnixSocket>>>,
+    names: Lock<BTreeMap<NameKey, Weak<UnixSocket>>>,
     nodes: Lock<BTreeMap<NodeKey, Weak<UnixSocket>>>,
     /// All, for /proc/net/unix.
     pub(super) all: Lock<Vec<Weak<UnixSocket>>>,
