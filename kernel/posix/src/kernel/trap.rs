@@ -77,15 +77,23 @@ impl Kernel {
 
     /// Makes a system call, or makes it again.
     fn system_call(&mut self, task: &TaskRef, again: Option<PendingCall>) {
+        self.make_call(task, again, false);
+    }
+
+    /// `is_resumed`: the tracer has seen the call already.
+    fn make_call(&mut self, task: &TaskRef, again: Option<PendingCall>, is_resumed: bool) {
         let (number, arguments) = {
             let r = task.registers.lock();
             (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
         };
+        if again.is_none() && !is_resumed && task.is_traced() && self.trace_entry(task, number) {
+            return;
+        }
         if again.is_none() && task.has_seccomp.load(Ordering::Relaxed) {
             match self.judge_call(task, number, arguments) {
                 Verdict::Go => {}
                 Verdict::Value(value) => {
-                    task.registers.lock().rax = value;
+                    self.end_call(task, value);
                     return;
                 }
                 Verdict::Gone => return,
@@ -134,6 +142,9 @@ impl Kernel {
             }
             Err(Stop::Jump) => {
                 task.run.lock().call = None;
+                if task.is_traced() {
+                    self.trace_exit(task);
+                }
                 return;
             }
             Err(Stop::Block) => {
@@ -166,6 +177,10 @@ impl Kernel {
         if let Some(mask) = signals.saved_mask.take() {
             signals.mask = mask;
         }
+        drop(signals);
+        if task.is_traced() {
+            self.trace_exit(task);
+        }
     }
 
     /// Brings a picked task to the point where it runs application code; returns false if it does
@@ -179,8 +194,11 @@ impl Kernel {
                 self.exit_thread(task);
                 return false;
             }
-            if task.process.stopped.load(Ordering::Relaxed) {
+            if task.process.stopped.load(Ordering::Relaxed) || task.is_trace_stopped() {
                 return false;
+            }
+            if task.is_traced() && self.go_on_traced(task) {
+                continue;
             }
             let call = task.run.lock().call;
             if call.is_some() {
@@ -201,6 +219,26 @@ impl Kernel {
                 return !task.exiting.load(Ordering::Relaxed);
             }
         }
+    }
+
+    /// Makes the call that a thread was stopped before; returns whether there was one.
+    fn go_on_traced(&mut self, task: &TaskRef) -> bool {
+        if self.enter_due_stop(task) {
+            return true;
+        }
+        let was_due = task.trace.lock().as_ref().is_some_and(|trace| trace.makes_call);
+        if !was_due {
+            return false;
+        }
+        match self.take_traced_call(task) {
+            Some(number) => {
+                task.registers.lock().rax = number;
+                self.make_call(task, None, true);
+            }
+            // The tracer took the call away: its result is what is in RAX.
+            None => self.trace_exit(task),
+        }
+        true
     }
 
     fn page_fault(&mut self, task: &TaskRef, address: u64, code: u64) {

@@ -83,6 +83,8 @@ impl Kernel {
             threads.retain(|other| !Arc::ptr_eq(other, task));
             threads.is_empty()
         };
+        let status = process.group_exit.lock().unwrap_or(task.exit_status.load(Ordering::Relaxed));
+        self.trace_thread_ended(task, status, last);
         self.services.registry.remove_task(task.tid());
         // Closing a terminal may have hung it up.
         self.send_terminal_signals();
@@ -114,6 +116,7 @@ impl Kernel {
     fn end_process(&mut self, process: &Arc<Process>, status: u32) {
         let groups = self.groups_that_depend_on(process);
         self.give_children_away(process);
+        self.tracer_ended(process);
         self.undo_semaphores(process.pid);
         process.timers.lock().clear();
         self.leave_session(process);

@@ -18,6 +18,7 @@ pub(crate) mod seccomp;
 pub mod signal;
 pub mod task;
 pub(crate) mod timers;
+pub(crate) mod trace;
 
 pub use creds::Creds;
 pub use group::{Limits, Process, Terminal};

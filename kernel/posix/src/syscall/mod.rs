@@ -23,6 +23,7 @@ mod pidfd;
 mod poll;
 mod prctl;
 mod process;
+mod ptrace;
 mod remote;
 mod sched;
 pub(crate) mod seccomp;
@@ -145,6 +146,7 @@ table! { process_table:
     98 getrusage => limits::sys_getrusage(i32, u64);
     99 sysinfo => system::sys_sysinfo(u64);
     100 times => limits::sys_times(u64);
+    101 ptrace => ptrace::sys_ptrace(u64, i32, u64, u64);
     102 getuid => credentials::sys_getuid();
     104 getgid => credentials::sys_getgid();
     105 setuid => credentials::sys_setuid(u32);

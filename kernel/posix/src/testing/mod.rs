@@ -14,6 +14,7 @@ mod mqueue;
 mod pi;
 mod pidfd;
 mod privileges;
+mod ptrace;
 mod remote;
 mod seccomp;
 mod signals;
