@@ -43,7 +43,7 @@ build: kernel ## build the programs and the guest kernel
 # By itself: together with host crates, cargo would build what both use with the features of both.
 kernel: ## build the guest kernel, strip it, and check its size
 	@$(CARGO) build --profile kernel -p trine-kernel
-	@mkdir -p $(RELEASE); objcopy --strip-debug $(KERNEL_ELF) $(KERNEL)
+	@mkdir -p $(RELEASE); objcopy --strip-all $(KERNEL_ELF) $(KERNEL)
 	@size=$$(stat -c %s $(KERNEL)); echo "trine-kernel: $$size bytes (at most $(KERNEL_MAX))"; \
 	 [ $$size -le $(KERNEL_MAX) ]
 

@@ -27,12 +27,14 @@ pub const NO_HANDLE: u32 = u32::MAX;
 pub struct Mount {
     /// Where, an absolute path in the container.
     pub destination: Vec<u8>,
-    /// File system type: `proc`, `tmpfs`, `devpts`, `sysfs`, `mqueue`, `cgroup`.
+    /// File system type: `proc`, `tmpfs`, `devpts`, `sysfs`, `mqueue`, `cgroup`, `volume`.
     pub kind: Vec<u8>,
     /// Source, as in mount(2).
     pub source: Vec<u8>,
     /// Options, as in fstab(5).
     pub options: Vec<Vec<u8>>,
+    /// Handle of a volume's root, for `volume`.
+    pub volume: Option<u32>,
 }
 
 /// What the container as a whole is like.
@@ -50,6 +52,9 @@ pub struct Config {
     pub masked_paths: Vec<Vec<u8>>,
     /// Paths that take no writes.
     pub readonly_paths: Vec<Vec<u8>>,
+    /// The filter on the system calls of its processes, each instruction as the little-endian number
+    /// that a `struct sock_filter` is; empty = none.
+    pub seccomp: Vec<u64>,
     /// Files whose contents the host supplies at start (path, bytes): `/etc/resolv.conf` and such.
     pub files: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -219,9 +224,11 @@ impl Config {
             to.bytes(&mount.kind);
             to.bytes(&mount.source);
             write_strings(to, &mount.options);
+            to.u32(mount.volume.unwrap_or(NO_HANDLE));
         });
         write_strings(to, &self.masked_paths);
         write_strings(to, &self.readonly_paths);
+        to.list(&self.seccomp, |to, instruction| to.u64(*instruction));
         to.list(&self.files, |to, (path, contents)| {
             to.bytes(path);
             to.bytes(contents);
@@ -239,10 +246,12 @@ impl Config {
                     kind: from.bytes()?,
                     source: from.bytes()?,
                     options: read_strings(from)?,
+                    volume: Some(from.u32()?).filter(|&handle| handle != NO_HANDLE),
                 })
             })?,
             masked_paths: read_strings(from)?,
             readonly_paths: read_strings(from)?,
+            seccomp: from.list(Reader::u64)?,
             files: from.list(|from| Ok((from.bytes()?, from.bytes()?)))?,
         })
     }

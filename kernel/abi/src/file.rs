@@ -10,6 +10,10 @@ use alloc::vec::Vec;
 
 use crate::wire::{Malformed, Reader, Writer};
 
+/// Handle of the root of a container's first volume; the others follow.
+pub const FIRST_VOLUME: u32 = 0x4000_0000;
+/// Handle of the first node that the server gives.
+pub const FIRST_NODE: u32 = 0x5000_0000;
 /// Most names of one walk.
 pub const WALK_MAX: usize = 16;
 /// Bytes of the longest name.
@@ -262,6 +266,14 @@ wire! {
         hole: bool,
     }
 
+    /// References to give back.
+    Forgotten {
+        /// The node.
+        node: u32,
+        /// How many references.
+        references: u64,
+    }
+
     /// A lock.
     Lock {
         /// flock(2) instead of a range.
@@ -289,10 +301,25 @@ wire! {
     }
 }
 
+/// Nodes to give back, for a forget of handle 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forget {
+    /// The nodes.
+    pub nodes: Vec<Forgotten>,
+}
+
+impl Wire for Forget {
+    fn put(&self, to: &mut Writer) {
+        to.list(&self.nodes, |to, node| node.put(to));
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { nodes: from.list(Forgotten::take)? })
+    }
+}
+
 /// Arguments of a walk: names, each looked up in what the name before it found.
 ///
-/// It ends early at what is no directory.  The answer is a list of [`Found`] and the errno that
-/// ended it, 0 if none.
+/// It ends early at what is no directory.  The answer is [`Walked`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
     /// The names, at most [`WALK_MAX`].
@@ -315,6 +342,8 @@ impl Wire for Walk {
 /// Answer of a walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
+    /// Attributes of where it began.
+    pub start: Attr,
     /// What was found, in order.
     pub found: Vec<Found>,
     /// Why it ended, 0 if all names were found.
@@ -323,11 +352,12 @@ pub struct Walked {
 
 impl Wire for Walked {
     fn put(&self, to: &mut Writer) {
+        self.start.put(to);
         to.list(&self.found, |to, found| found.put(to));
         to.u32(self.errno);
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { found: from.list(Found::take)?, errno: from.u32()? })
+        Ok(Self { start: Attr::take(from)?, found: from.list(Found::take)?, errno: from.u32()? })
     }
 }
 
@@ -355,7 +385,7 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(Create::decode(&bytes[..end]).is_err());
         }
-        let walked = Walked { found: vec![Found::default(); 3], errno: 2 };
+        let walked = Walked { start: Attr::default(), found: vec![Found::default(); 3], errno: 2 };
         assert_eq!(Walked::decode(&walked.encode()), Ok(walked));
         let set = SetAttr { size: Some(7), mtime: Some(Time::default()), ..SetAttr::default() };
         assert_eq!(SetAttr::decode(&set.encode()), Ok(set));

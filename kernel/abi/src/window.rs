@@ -116,8 +116,8 @@ operations! {
     FileRead = 20,
     /// Writes `bytes` to an open file at offset `argument`; result: bytes written.
     FileWrite = 21,
-    /// Writes `bytes` at the end of an open file; result: bytes written; answer: the offset after
-    /// them as a `u64`, in place of the first bytes of the data.
+    /// Writes the first `argument` bytes of the buffer, which has at least 8, at the end of an open
+    /// file; result: bytes written; the offset after them replaces the first 8 bytes.
     FileAppend = 22,
     /// Reads an open directory from cookie `argument` on; answer: [`crate::file::Entry`] list.
     FileReadDir = 23,
@@ -147,8 +147,46 @@ operations! {
     FileSeek = 35,
     /// Locks an open file ([`crate::file::Lock`]).
     FileLock = 36,
-    /// Gives handles back: `argument` references of a node, or an open file.
+    /// Gives handles back: `argument` references of a node, or an open file; for handle 0, those of
+    /// [`crate::file::Forget`].
     FileForget = 37,
+
+    /// Makes a socket; `argument`: [`crate::socket::pack_open`]; result: its handle.
+    SocketOpen = 64,
+    /// bind(2); input: the address; answer: the address that it has now.
+    SocketBind = 65,
+    /// listen(2); `argument`: the backlog.
+    SocketListen = 66,
+    /// connect(2); input: the address, or AF_UNSPEC alone; EINPROGRESS: an event tells the end.
+    SocketConnect = 67,
+    /// Sends; the first `input` bytes are a [`crate::socket::DatagramHead`] (none of a stream), the
+    /// others data; `argument`: epoch << 32, [`crate::socket::SEND_QUIET`], any tag << 16, `MSG_*`;
+    /// result: bytes taken.
+    SocketSend = 68,
+    /// shutdown(2); `argument`: 0 to 2.
+    SocketShutdown = 69,
+    /// getsockname(2), or getpeername(2) with `argument` 1; answer: the address.
+    SocketName = 70,
+    /// getsockopt(2); `argument`: level << 32, option; answer: the value, at most `bytes`.
+    SocketGetOption = 71,
+    /// setsockopt(2); `argument`: level << 32, option; input: the value.
+    SocketSetOption = 72,
+    /// recv(2) with MSG_OOB; `argument` 1: and MSG_PEEK; answer: the bytes.
+    SocketUrgent = 73,
+    /// Waits for events of any socket ([`crate::socket::EventHead`]); result: bytes of events.
+    SocketEvents = 74,
+    /// `argument` more credit.
+    SocketCredit = 75,
+    /// Closes a socket; what was sent before is delivered.
+    SocketClose = 76,
+    /// Asks about the network namespace; `argument`: [`crate::socket::Dump`]; answer: messages.
+    NetworkDump = 77,
+    /// Reads a file of [`crate::socket::NETWORK_FILES`]; `argument`: its number << 32, offset;
+    /// answer: bytes, fewer than `bytes` at the end.
+    NetworkFile = 78,
+    /// ioctl(2) SIOCATMARK (`argument` 0x8905), SIOCOUTQ (0x5411) or SIOCINQ (0x541b); result: the
+    /// int.
+    SocketIoctl = 79,
 }
 
 /// Who executes an operation.

@@ -161,10 +161,15 @@ fn idle(mut machine: Held, vcpu: usize) -> Held {
         let active = ACTIVE[vcpu].lock().take();
         drop(active);
     }
+    // Other vCPUs would have to wait meanwhile.
+    if machine.info.vcpus == 1 && machine.kernel.services.look_before_sleep() {
+        return machine;
+    }
     if machine.sleep_window(true) {
         machine.sleep_window(false);
         return machine;
     }
+    let asleep_ns = machine.kernel.services.monotonic_ns();
     let deadline = machine.kernel.sleep().unwrap_or(u64::MAX);
     let cpu = fpu::cpu(vcpu);
     cpu.set_timers(deadline, false);
@@ -173,6 +178,7 @@ fn idle(mut machine: Held, vcpu: usize) -> Held {
     drop(cpu);
     let mut machine = Held::take(vcpu);
     machine.sleep_window(false);
+    machine.kernel.services.woke_after(asleep_ns);
     machine.kernel.tick();
     machine
 }

@@ -215,6 +215,11 @@ impl Window {
         self.word(CQ_TAIL).load(Ordering::Acquire) != self.cq_head
     }
 
+    /// Whether a completion waits to be taken.
+    pub fn has_news(&self) -> bool {
+        self.word(CQ_TAIL).load(Ordering::Acquire) != self.cq_head
+    }
+
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
         ENTRIES - self.free.count_ones()

@@ -48,6 +48,8 @@ pub type SysResult<T = u64> = Result<T, Stop>;
 pub enum Restart {
     /// It is made again if the handler has SA_RESTART, else EINTR (ERESTARTSYS).
     Always,
+    /// It is made again, whatever the handler has (ERESTARTNOINTR).
+    Resume,
     /// EINTR (ERESTARTNOHAND: poll, pause, ...).
     NoHandler,
     /// EINTR.

@@ -20,17 +20,18 @@ use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::{
     any::Any,
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use trine_abi::{
     file::Wire,
     window::{Completion, ENTRIES, Operation},
 };
-use trine_machine::window::Request;
+use trine_machine::window::{BUFFER_BYTES, BULK_BUFFER_BYTES, Request};
 
 use crate::{
     Errno,
+    fs::volume::{Node, Transfers},
     services::{Services, ServicesRef},
     sync::Lock,
     wait::{Ticket, WaitQueue},
@@ -40,6 +41,10 @@ use crate::{
 const SPIN_NS: u64 = 40_000;
 /// How long it looks when that never paid.
 const SPIN_MIN_NS: u64 = 2_000;
+/// How long an idle machine looks for completions, in nanoseconds.
+const IDLE_SPIN_NS: u64 = 30_000;
+/// A sleep that was shorter than this, in nanoseconds, was not worth it.
+const SHORT_SLEEP_NS: u64 = 100_000;
 /// How long a call waits without a task that could block, in nanoseconds.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
@@ -168,6 +173,19 @@ pub(crate) struct Requests {
     seen: Lock<VecDeque<(Request, Completion)>>,
     /// How long to look for an answer, in nanoseconds.
     spin_ns: AtomicU64,
+    idle_spin_ns: AtomicU64,
+    /// Calls must not be made again.
+    is_patient: AtomicBool,
+    /// What waits for a free request, and nobody for it.
+    posted: Lock<VecDeque<Posted>>,
+}
+
+#[derive(Debug)]
+struct Posted {
+    operation: Operation,
+    handle: u32,
+    argument: u64,
+    input: Box<[u8]>,
 }
 
 impl Requests {
@@ -178,6 +196,9 @@ impl Requests {
             freed: WaitQueue::new(),
             seen: Lock::new(VecDeque::new()),
             spin_ns: AtomicU64::new(SPIN_NS),
+            idle_spin_ns: AtomicU64::new(0),
+            is_patient: AtomicBool::new(false),
+            posted: Lock::new(VecDeque::new()),
         }
     }
 }
@@ -220,11 +241,44 @@ impl Services {
         }
     }
 
-    /// Submits a request whose answer does not matter; gives it back as `false` if none is free.
-    pub(crate) fn post(self: &Arc<Self>, operation: Operation, handle: u32, argument: u64) -> bool {
-        let Some(buffer) = self.begin() else { return false };
-        buffer.submit(Arc::new(Nobody), operation, handle, (0, 0), argument);
-        true
+    /// Submits a request whose answer does not matter, now or when a request is free.
+    pub(crate) fn post(
+        self: &Arc<Self>,
+        operation: Operation,
+        handle: u32,
+        argument: u64,
+        input: &[u8],
+    ) {
+        if !self.has_window() {
+            return;
+        }
+        match self.begin() {
+            Some(buffer) => {
+                buffer.write(0, input);
+                let bytes = (input.len(), input.len());
+                buffer.submit(Arc::new(Nobody), operation, handle, bytes, argument);
+            }
+            None => {
+                let later = Posted { operation, handle, argument, input: input.into() };
+                self.requests.posted.lock().push_back(later);
+            }
+        }
+    }
+
+    /// Whether the answer of a request comes while looking for it is worth it.
+    pub(crate) fn look_for(self: &Arc<Self>, id: u32) -> bool {
+        if self.requests.is_patient.load(Ordering::Relaxed) {
+            return self.spin(id, self.monotonic_ns().saturating_add(PATIENCE_NS));
+        }
+        self.spin_briefly(id)
+    }
+
+    /// Runs something that cannot be made again: its forwarded calls wait for their answers.
+    pub(crate) fn with_patience<R>(&self, run_fn: impl FnOnce() -> R) -> R {
+        let before = self.requests.is_patient.swap(true, Ordering::Relaxed);
+        let result = run_fn();
+        self.requests.is_patient.store(before, Ordering::Relaxed);
+        result
     }
 
     /// Whether there is an I/O server.
@@ -252,6 +306,47 @@ impl Services {
         let buffer = Buffer { services: Arc::clone(self), request: Some(request) };
         if let Some(owner) = owner {
             owner.completed(Answer { completion, buffer });
+        } else {
+            drop(buffer);
+        }
+        let posted = self.requests.posted.lock().pop_front();
+        if let Some(Posted { operation, handle, argument, input }) = posted {
+            self.post(operation, handle, argument, &input);
+        }
+    }
+
+    /// Looks for any completion for a moment, as long as that has paid lately: what a program waits
+    /// for from the network often comes sooner than it takes to sleep and wake up.
+    pub fn look_before_sleep(&self) -> bool {
+        let span = self.requests.idle_spin_ns.load(Ordering::Relaxed);
+        if span == 0 {
+            return false;
+        }
+        let until = self.monotonic_ns().saturating_add(span);
+        loop {
+            let there =
+                self.window.lock().as_ref().is_some_and(trine_machine::window::Window::has_news);
+            if there {
+                self.requests.idle_spin_ns.store(IDLE_SPIN_NS, Ordering::Relaxed);
+                return true;
+            }
+            if self.monotonic_ns() >= until {
+                let next = if span / 2 < SPIN_MIN_NS { 0 } else { span / 2 };
+                self.requests.idle_spin_ns.store(next, Ordering::Relaxed);
+                return false;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    /// The machine slept from then on: a sleep that a completion ended so soon would better have
+    /// been a look.
+    pub fn woke_after(&self, asleep_ns: u64) {
+        let slept_ns = self.monotonic_ns().saturating_sub(asleep_ns);
+        let there =
+            self.window.lock().as_ref().is_some_and(trine_machine::window::Window::has_news);
+        if there && slept_ns < SHORT_SLEEP_NS {
+            self.requests.idle_spin_ns.store(IDLE_SPIN_NS, Ordering::Relaxed);
         }
     }
 
@@ -294,15 +389,30 @@ impl Services {
         if !self.has_window() {
             return Err(Errno::IO);
         }
+        if call.input.len() > BULK_BUFFER_BYTES {
+            return Err(Errno::NAMETOOLONG);
+        }
         let task = self.current();
         let known = task.as_ref().and_then(|task| task.journal.lock().find::<T>(call));
         if let Some(slot) = known {
+            let is_patient = self.requests.is_patient.load(Ordering::Relaxed);
+            if is_patient && !slot.is_done() {
+                self.look_for(slot.id.load(Ordering::Relaxed));
+            }
             return slot.take_or_wait(task.map(|task| task.ticket()).as_ref());
         }
-        let buffer = match self.begin() {
+        let large = call.input.len().max(call.room) > BUFFER_BYTES;
+        let begun = if large {
+            // Only a large buffer will do for large arguments; an answer may come in parts.
+            self.begin_bulk().filter(|buffer| buffer.capacity() >= call.input.len())
+        } else {
+            self.begin()
+        };
+        let buffer = match begun {
             Some(buffer) => buffer,
             None => {
-                if let Some(task) = &task {
+                let is_patient = self.requests.is_patient.load(Ordering::Relaxed);
+                if let Some(task) = task.as_ref().filter(|_| !is_patient) {
                     self.await_free(&task.ticket());
                     return Err(Errno::PENDING);
                 }
@@ -315,7 +425,7 @@ impl Services {
         }
         buffer.write(0, call.input);
         let bytes = call.input.len().max(call.room.min(buffer.capacity()));
-        let slot = Arc::new(Slot::new(decode_fn));
+        let slot = Arc::new(Slot::new(id, decode_fn));
         let owner: Arc<dyn Owner> = slot.clone();
         buffer.submit(owner, call.operation, call.handle, (bytes, call.input.len()), call.argument);
         let Some(task) = task else {
@@ -323,7 +433,7 @@ impl Services {
             return if self.spin(id, until) { slot.take_or_wait(None) } else { Err(Errno::IO) };
         };
         task.journal.lock().add(call, slot.clone());
-        self.spin_briefly(id);
+        self.look_for(id);
         slot.take_or_wait(Some(&task.ticket()))
     }
 
@@ -376,6 +486,7 @@ enum State<T> {
 
 /// Where the answer of one call goes.
 pub(crate) struct Slot<T> {
+    id: AtomicU32,
     state: Lock<Option<State<T>>>,
     queue: WaitQueue,
 }
@@ -387,9 +498,13 @@ impl<T> fmt::Debug for Slot<T> {
 }
 
 impl<T: Any + Send + Sync + fmt::Debug> Slot<T> {
-    fn new(decode_fn: impl FnOnce(&Answer) -> Result<T, Errno> + Send + 'static) -> Self {
-        let state = State::Waiting(Box::new(decode_fn));
-        Self { state: Lock::new(Some(state)), queue: WaitQueue::new() }
+    fn new(id: u32, decode_fn: impl FnOnce(&Answer) -> Result<T, Errno> + Send + 'static) -> Self {
+        let state = Lock::new(Some(State::Waiting(Box::new(decode_fn) as Decode<T>)));
+        Self { id: AtomicU32::new(id), state, queue: WaitQueue::new() }
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(&*self.state.lock(), Some(State::Done(_)))
     }
 
     /// The answer; else the ticket is woken when it comes.
@@ -431,9 +546,33 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     entries: Vec<Entry>,
+    /// What walks on volumes found: directory, name, node.
+    steps: Vec<(u32, Box<[u8]>, Result<Arc<Node>, Errno>)>,
+    /// Contents of volumes that are under way.
+    pub(crate) transfers: Transfers,
+    /// What was taken from a stream and is not written yet (splice).
+    pub(crate) held: Vec<u8>,
 }
 
 impl Journal {
+    /// What a walk found for a name in a directory.
+    pub(crate) fn step(&self, directory: u32, name: &[u8]) -> Option<Result<Arc<Node>, Errno>> {
+        let is_it = |step: &&(u32, Box<[u8]>, _)| step.0 == directory && *step.1 == *name;
+        self.steps.iter().find(is_it).map(|step| step.2.clone())
+    }
+
+    /// Remembers what a walk found.
+    pub(crate) fn add_step(
+        &mut self,
+        directory: u32,
+        name: &[u8],
+        found: Result<Arc<Node>, Errno>,
+    ) {
+        if self.step(directory, name).is_none() {
+            self.steps.push((directory, name.into(), found));
+        }
+    }
+
     fn find<T: Any + Send + Sync>(&self, call: &Call<'_>) -> Option<Arc<Slot<T>>> {
         let is_it = |entry: &&Entry| {
             entry.operation == call.operation
@@ -456,11 +595,11 @@ impl Journal {
     }
 
     /// Forgets everything; what is returned is to be dropped without locks.
-    pub(crate) fn clear(&mut self) -> impl Drop + use<> {
-        struct Old(#[expect(dead_code, reason = "only dropped")] Vec<Entry>);
-        impl Drop for Old {
-            fn drop(&mut self) {}
-        }
-        Old(core::mem::take(&mut self.entries))
+    pub(crate) fn clear(&mut self) -> Option<Self> {
+        let is_empty = self.entries.is_empty()
+            && self.steps.is_empty()
+            && self.transfers.is_empty()
+            && self.held.is_empty();
+        (!is_empty).then(|| core::mem::take(self))
     }
 }

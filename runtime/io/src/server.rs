@@ -23,6 +23,7 @@ use rustix::{
 use trine_abi::window::{Family, Operation, Submission};
 
 use crate::{
+    guard::Guard,
     host::Notices,
     protocol::{Direction, MAX_STREAMS, Notice},
     service::{Context, Kind, Service},
@@ -98,6 +99,7 @@ pub(crate) struct Server {
     taken: Vec<Submission>,
     spins: bool,
     may_spin: bool,
+    guard: Guard,
     /// Watched by `epoll`, and open for as long.
     _events: (OwnedFd, Arc<OwnedFd>),
 }
@@ -112,6 +114,7 @@ impl Server {
         orders: Receiver<Order>,
         notices: Notices,
         may_spin: bool,
+        guard: Guard,
     ) -> Result<Self, ServerError> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // Edge-triggered: the counters need never be read.
@@ -134,8 +137,19 @@ impl Server {
             taken: Vec::new(),
             spins: false,
             may_spin,
+            guard,
             _events: (doorbell, wake),
         })
+    }
+
+    /// Serves forwarded socket calls from now on.
+    pub(crate) fn serve_sockets(&mut self, sockets: Box<dyn Service>) {
+        self.sockets = Some(sockets);
+    }
+
+    /// Sets what executes forwarded file calls.
+    pub(crate) fn set_files(&mut self, files: Box<dyn Service>) {
+        self.files = Some(files);
     }
 
     /// Adds a stream under a new handle.
@@ -298,6 +312,7 @@ impl Server {
             window: &mut self.window,
             epoll: self.epoll.as_fd(),
             workers: &mut self.workers,
+            guard: &self.guard,
             kind,
         };
         service.map(|service| run_fn(service, &mut context))

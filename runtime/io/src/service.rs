@@ -18,6 +18,7 @@ use trine_abi::{
 use trine_jail::shared::SharedMemory;
 
 use crate::{
+    guard::Guard,
     stream::errno_of,
     window::{Window, WindowError},
     workers::{Outcome, Workers},
@@ -70,6 +71,8 @@ pub(crate) struct Context<'a> {
     pub(crate) window: &'a mut Window,
     pub(crate) epoll: BorrowedFd<'a>,
     pub(crate) workers: &'a mut Workers,
+    /// The policy: asked before anything is done.
+    pub(crate) guard: &'a Guard,
     /// For which service this is.
     pub(crate) kind: Kind,
 }

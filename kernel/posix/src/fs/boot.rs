@@ -13,7 +13,7 @@ use crate::{
         dentry::{Dentry, Location},
         erofs::Erofs,
         file::{File, FileRef},
-        inode::{FileSystem, InodeRef},
+        inode::{FileSystem, Inode, InodeRef},
         memory::{MemFs, root_directory},
         mount::{MountFlags, Vfs},
         mqueue,
@@ -23,6 +23,7 @@ use crate::{
         sysfs,
         tty::{Tty, pty},
         types::{FileType, NewInode, OpenFlags, device_number},
+        volume::VolumeFs,
         walk::Walk,
     },
     io::SliceSource,
@@ -61,12 +62,22 @@ fn failed<'a>(what: &'a str, path: &'a [u8]) -> impl FnOnce(Errno) -> BootError 
 ///
 /// # Errors
 /// What failed, with the path that it failed for.
-pub fn mount_all(services: &ServicesRef, config: &Config) -> Result<FsContext, BootError> {
+pub fn mount_all(
+    services: &ServicesRef,
+    config: &Config,
+    cpus: u32,
+) -> Result<FsContext, BootError> {
     let vfs = Vfs::new(Arc::clone(services));
-    *vfs.names.lock() = crate::fs::mount::Names {
-        host: config.hostname.clone(),
-        domain: config.domainname.clone(),
-    };
+    vfs.set_cpus(cpus);
+    {
+        let mut names = vfs.names.lock();
+        if !config.hostname.is_empty() {
+            names.host.clone_from(&config.hostname);
+        }
+        if !config.domainname.is_empty() {
+            names.domain.clone_from(&config.domainname);
+        }
+    }
     let image = Erofs::open(services.arena.image(0)).map_err(|why| (Errno::UCLEAN, why.into()))?;
     let (fs, root) = MemFs::overlay(Arc::clone(services), vfs.new_device(), image)
         .map_err(failed("mount", b"/"))?;
@@ -156,6 +167,7 @@ impl Boot<'_> {
                     kind: kind.to_vec(),
                     source: kind.to_vec(),
                     options,
+                    volume: None,
                 };
                 self.mount(&spec).map_err(failed("mount", path))?;
             }
@@ -164,9 +176,34 @@ impl Boot<'_> {
     }
 
     fn mount(&self, spec: &MountSpec) -> Result<(), Errno> {
-        let point = self.directory(&spec.destination)?;
         let options = Options::parse(&spec.options);
+        if let Some(root) = spec.volume {
+            return self.volume(spec, root, &options);
+        }
+        let point = self.directory(&spec.destination)?;
         mount_kind(self.context, point, &spec.kind, &spec.source, &options)
+    }
+
+    /// Mounts a volume, a directory or a file of the host, on something of the same type.
+    fn volume(&self, spec: &MountSpec, root: u32, options: &Options) -> Result<(), Errno> {
+        let vfs = &self.context.vfs;
+        let (fs, node) = VolumeFs::open(&vfs.services, root, vfs.new_device())?;
+        let point = if node.kind() == FileType::Directory {
+            self.directory(&spec.destination)?
+        } else {
+            match self.find(&spec.destination) {
+                Err(Errno::NOENT) => {
+                    self.file(&spec.destination, b"")?;
+                    self.find(&spec.destination)?
+                }
+                found => found?,
+            }
+        };
+        if (point.kind() == FileType::Directory) != (node.kind() == FileType::Directory) {
+            return Err(Errno::NOTDIR);
+        }
+        vfs.mount(Some(point), fs, Dentry::root(node, b""), &spec.source, &options.flags);
+        Ok(())
     }
 
     fn devices(&self) -> Result<(), Errno> {
@@ -320,7 +357,7 @@ pub(crate) fn mount_kind(
         }
         b"mqueue" => mqueue::new(&vfs.queues, device),
         b"proc" => proc::new(context, device),
-        b"sysfs" => sysfs::sys(&vfs.services, device),
+        b"sysfs" => sysfs::sys(vfs.cpus(), device),
         b"cgroup" | b"cgroup2" => sysfs::cgroup(&vfs.services, device),
         b"devpts" => {
             let (fs, root) = pty::devpts(vfs, device);

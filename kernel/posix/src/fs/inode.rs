@@ -26,6 +26,23 @@ pub trait Inode: Send + Sync + fmt::Debug {
     /// Reads the attributes.
     fn attr(&self) -> Attr;
 
+    /// Brings the attributes up to date, for what others than this kernel may change.
+    ///
+    /// # Errors
+    /// None by default.
+    fn refresh(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Names that will be looked up from this directory on, one in the other, as a path: to find
+    /// them all at once.
+    ///
+    /// # Errors
+    /// None by default.
+    fn expect_walk(&self, _rest: &[u8]) -> Result<(), Errno> {
+        Ok(())
+    }
+
     /// The type.
     fn kind(&self) -> FileType {
         self.attr().kind
@@ -246,6 +263,14 @@ pub enum Allocate {
 pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Its type, as in /proc/filesystems.
     fn name(&self) -> &'static str;
+
+    /// Brings up to date what `stat` tells.
+    ///
+    /// # Errors
+    /// None by default.
+    fn refresh(&self) -> Result<(), Errno> {
+        Ok(())
+    }
 
     /// What statfs(2) tells.
     fn stat(&self) -> FsStat;

@@ -7,6 +7,7 @@
 //! | [`inode`] | what a file system's inodes can do |
 //! | [`dentry`], [`mount`], `walk`, `permission` | names, mounts, path resolution |
 //! | [`file`], `open`, [`table`], `locks` | open files, descriptors, locks |
+//! | `volume` | files of the host |
 //! | `erofs`, `memory` | the image; tmpfs and the writable root over the image |
 //! | `pseudo`, `proc`, `sysfs` | what the kernel makes up |
 //! | `mqueue`, `notify` | POSIX message queues; inotify |
@@ -46,6 +47,7 @@ mod table;
 mod tests;
 pub mod tty;
 pub mod types;
+pub(crate) mod volume;
 pub(crate) mod walk;
 
 pub use boot::mount_all;

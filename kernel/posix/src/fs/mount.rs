@@ -85,12 +85,18 @@ pub struct MountFlags {
 pub(crate) type SignalQueue = Arc<Lock<Vec<(u32, u32)>>>;
 
 /// Names of the container (uname(2)).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Names {
     /// Host name.
     pub host: Vec<u8>,
     /// Domain name.
     pub domain: Vec<u8>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { host: b"localhost".to_vec(), domain: b"(none)".to_vec() }
+    }
 }
 
 /// The file systems of the container.

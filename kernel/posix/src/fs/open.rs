@@ -109,7 +109,10 @@ impl FsContext {
     }
 
     fn open_new(&self, place: Location, flags: OpenFlags) -> Result<FileRef, Errno> {
-        let ops = Arc::new(Contents::new(Arc::clone(place.inode())));
+        let ops = match place.inode().open(flags)? {
+            Some(ops) => ops,
+            None => Arc::new(Contents::new(Arc::clone(place.inode()))),
+        };
         Ok(File::new(&self.vfs, place, ops, flags))
     }
 
@@ -258,7 +261,11 @@ pub fn open_executable_at(
     if fs.vfs.locks.is_written(&place.attr()) {
         return Err(Errno::TXTBSY);
     }
-    let file = File::contents(&fs.vfs, place, OpenFlags::empty());
+    let flags = OpenFlags::empty();
+    let file = match place.inode().open(flags)? {
+        Some(ops) => File::new(&fs.vfs, place, ops, flags),
+        None => File::contents(&fs.vfs, place, flags),
+    };
     file.tell(notify::OPEN);
     Ok(file)
 }

@@ -14,36 +14,67 @@ use crate::{
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
-/// Makes a /sys.
-pub(super) fn sys(_services: &ServicesRef, device: u64) -> (Arc<dyn FileSystem>, InodeRef) {
-    let mut n = Numbers::new(device, 1);
+/// CPUs as /sys lists them: `0-3`.
+pub(super) fn cpu_list(cpus: u32) -> String {
+    if cpus <= 1 { String::from("0\n") } else { alloc::format!("0-{}\n", cpus - 1) }
+}
+
+/// A file that says always the same.
+fn text(n: &mut Numbers, text: String) -> InodeRef {
+    pseudo::file(n.file(0o444), move || Ok(text.as_bytes().to_vec()))
+}
+
+/// One CPU, a core of its own.
+fn cpu(n: &mut Numbers, index: u32, cpus: u32) -> InodeRef {
+    let mask = |bits: u64| alloc::format!("{bits:x}\n");
+    let all = if cpus >= 64 { u64::MAX } else { (1 << cpus) - 1 };
     let topology = [
-        ("core_id", "0\n"),
-        ("physical_package_id", "0\n"),
-        ("thread_siblings", "1\n"),
-        ("thread_siblings_list", "0\n"),
-        ("core_siblings_list", "0\n"),
+        ("core_id", alloc::format!("{index}\n")),
+        ("physical_package_id", String::from("0\n")),
+        ("thread_siblings", mask(1 << index.min(63))),
+        ("thread_siblings_list", alloc::format!("{index}\n")),
+        ("core_siblings", mask(all)),
+        ("core_siblings_list", cpu_list(cpus)),
     ]
-    .map(|(name, text)| (name, n.text(text)));
-    let cpu0 = [("topology", n.dir(Vec::from(topology)))];
-    let cpu0 = n.dir(Vec::from(cpu0));
-    let mut cpu = Vec::from([("cpu0", cpu0)]);
-    for name in ["online", "possible", "present"] {
-        cpu.push((name, n.text("0\n")));
+    .map(|(name, what)| (name, text(n, what)));
+    let mut entries = Vec::from([("topology", n.dir(Vec::from(topology)))]);
+    if index > 0 {
+        entries.push(("online", n.text("1\n")));
     }
-    cpu.push(("offline", n.text("\n")));
-    cpu.push(("kernel_max", n.text("0\n")));
-    let node0 = [("cpulist", n.text("0\n")), ("cpumap", n.text("1\n"))];
+    n.dir(entries)
+}
+
+/// Makes a /sys.
+pub(super) fn sys(cpus: u32, device: u64) -> (Arc<dyn FileSystem>, InodeRef) {
+    let mut n = Numbers::new(device, 1);
+    let names: Vec<String> = (0..cpus).map(|index| alloc::format!("cpu{index}")).collect();
+    let mut cpu_dir: Vec<(&str, InodeRef)> = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        cpu_dir.push((name, cpu(&mut n, index as u32, cpus)));
+    }
+    for name in ["online", "possible", "present"] {
+        cpu_dir.push((name, text(&mut n, cpu_list(cpus))));
+    }
+    cpu_dir.push(("offline", n.text("\n")));
+    cpu_dir.push(("kernel_max", text(&mut n, alloc::format!("{}\n", cpus.max(1) - 1))));
+    let all = if cpus >= 64 { u64::MAX } else { (1 << cpus) - 1 };
+    let node0 = [
+        ("cpulist", text(&mut n, cpu_list(cpus))),
+        ("cpumap", text(&mut n, alloc::format!("{all:x}\n"))),
+        ("distance", n.text("10\n")),
+    ];
     let node = [
         ("online", n.text("0\n")),
         ("possible", n.text("0\n")),
+        ("has_cpu", n.text("0\n")),
+        ("has_memory", n.text("0\n")),
         ("node0", n.dir(Vec::from(node0))),
     ];
     let clock =
         [("current_clocksource", n.text("tsc\n")), ("available_clocksource", n.text("tsc\n"))];
     let clock = [("clocksource0", n.dir(Vec::from(clock)))];
     let devices = [
-        ("cpu", n.dir(cpu)),
+        ("cpu", n.dir(cpu_dir)),
         ("node", n.dir(Vec::from(node))),
         ("clocksource", n.dir(Vec::from(clock))),
     ];

@@ -19,10 +19,13 @@ use crate::{
         Creds, Limits, Process, Task, TaskRef,
         creds::{CAP_ALL, Capabilities},
         exec::Request,
+        group::RLIMIT_CPU,
+        seccomp::{Filter, Instruction},
         signal::{SI_USER, SIGKILL, SIGSTOP, SigInfo, bit},
         task::{Phase, Resources},
     },
     sync::Lock,
+    syscall::seccomp,
 };
 
 /// The first process of the container.
@@ -103,13 +106,18 @@ impl Kernel {
             self.services.log(format_args!("configure: the container is configured already"));
             return;
         }
-        if !config.hostname.is_empty() {
-            self.uts.hostname.clone_from(&config.hostname);
+        let program: Vec<_> = config.seccomp.iter().map(|raw| Instruction::decode(*raw)).collect();
+        if !program.is_empty() {
+            match Filter::new(program, None) {
+                Ok(filter) => self.filter = Some(filter),
+                Err(errno) => {
+                    let reason = "the filter of system calls is not valid".to_string();
+                    self.configure_error = Some((errno, reason));
+                    return;
+                }
+            }
         }
-        if !config.domainname.is_empty() {
-            self.uts.domainname.clone_from(&config.domainname);
-        }
-        match fs::mount_all(&self.services, config) {
+        match fs::mount_all(&self.services, config, self.options.vcpus.max(1)) {
             Ok(context) => self.container = Some(context),
             Err((errno, reason)) => {
                 let reason = format!("{reason}: {}", describe(errno));
@@ -139,7 +147,8 @@ impl Kernel {
         };
         let (file, path) = find_program(&place, &creds, first, &spec.env)?;
         let shown = text(&path);
-        let request = Request { file, path, args: spec.args.clone(), env: spec.env.clone() };
+        let request =
+            Request { file, path, args: spec.args.clone(), env: spec.env.clone(), is_fixed: false };
         let loaded = self
             .load_program(&place, &creds, &limits, request)
             .map_err(|errno| (errno, format!("exec: \"{shown}\": {}", describe(errno))))?;
@@ -147,6 +156,8 @@ impl Kernel {
         let pid = pid.ok_or_else(|| (Errno::AGAIN, "no process id is free".to_string()))?;
         let now = self.services.monotonic_ns();
         let process = Arc::new(Process::new(pid, Weak::new(), now, Some(spec.key)));
+        let has_limit = limits.soft(RLIMIT_CPU) != u64::MAX;
+        process.counts_cpu.store(has_limit, Ordering::Relaxed);
         *process.limits.lock() = limits;
         process.uid.store(spec.uid, Ordering::Relaxed);
         let (table, console) = self.stdio(&place, &spec, &process)?;
@@ -159,6 +170,9 @@ impl Kernel {
         self.services.registry.add_process(&process);
         self.services.registry.add_task(&task);
         self.become_program(&task, loaded);
+        if let Some(filter) = &self.filter {
+            seccomp::install(&task, filter);
+        }
         // The parent's side of setpgid has nothing to say here, and a fresh process no past.
         process.has_execed.store(true, Ordering::Relaxed);
         let outputs = if spec.terminal { &spec.stdio[1..2] } else { &spec.stdio[1..] };
@@ -335,7 +349,7 @@ impl Kernel {
         let Some(context) = &self.container else { return true };
         self.spawned.iter().all(|spawned| {
             spawned.status.is_some() && context.vfs.streams.all_written(&spawned.outputs)
-        })
+        }) && context.vfs.net.inet.is_idle()
     }
 
     /// Sends the signals that terminals asked for.

@@ -28,7 +28,7 @@ use crate::{
     Errno,
     fs::FsContext,
     mm::vdso::Vdso,
-    process::{Task, TaskRef},
+    process::{Task, TaskRef, seccomp::Filter},
     services::ServicesRef,
     syscall::{futex::FutexTable, ipc::Ipc},
 };
@@ -87,13 +87,13 @@ pub struct Kernel {
     pub services: ServicesRef,
     /// What the kernel was told at its start.
     pub options: BootOptions,
-    /// Host and domain name.
-    pub uts: Uts,
     pub(crate) schedule: Schedule,
     pub(crate) futexes: FutexTable,
     pub(crate) ipc: Ipc,
     pub(crate) events: Vec<Event>,
     pub(crate) container: Option<FsContext>,
+    /// The filter on the system calls of all that the VMM starts.
+    pub(crate) filter: Option<Arc<Filter>>,
     /// Why the container could not be configured.
     pub(crate) configure_error: Option<(Errno, String)>,
     pub(crate) spawned: Vec<Spawned>,
@@ -106,15 +106,6 @@ pub struct Kernel {
     woken: Vec<u32>,
 }
 
-/// Names of the machine (uname(2)).
-#[derive(Clone, Debug, Default)]
-pub struct Uts {
-    /// Host name.
-    pub hostname: Vec<u8>,
-    /// NIS domain name.
-    pub domainname: Vec<u8>,
-}
-
 impl Kernel {
     /// Makes a kernel without processes.
     pub fn new(services: ServicesRef, options: BootOptions) -> Self {
@@ -123,11 +114,11 @@ impl Kernel {
             schedule: Schedule::new(options.vcpus, services.monotonic_ns()),
             services,
             options,
-            uts: Uts { hostname: b"localhost".to_vec(), domainname: b"(none)".to_vec() },
             futexes: FutexTable::default(),
             ipc: Ipc::default(),
             events: Vec::new(),
             container: None,
+            filter: None,
             configure_error: None,
             spawned: Vec::new(),
             vdso,
@@ -170,6 +161,7 @@ impl Kernel {
             if self.prepare(&task) {
                 self.services.registry.set_current(None);
                 self.account(&task, false);
+                self.arm_cpu_alarm(&task);
                 self.set_running(&task);
                 return Some(task);
             }

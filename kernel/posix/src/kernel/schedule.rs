@@ -6,12 +6,14 @@
 //! for tasks that are new or had to give way; for woken ones at its second chance, because who wakes
 //! somebody is often about to wait for him, and two tasks that take turns are best off on one vCPU.
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
 
 use crate::{
     Kernel,
+    mm::MmRef,
     process::{TaskRef, task::Phase},
+    wait::{Ticket, WaitQueue},
 };
 
 /// How long a task runs while others want to, in nanoseconds.
@@ -48,6 +50,10 @@ pub(crate) struct Schedule {
     woken: VecDeque<TaskRef>,
     ready: VecDeque<TaskRef>,
     woken_in_a_row: u32,
+    /// Barriers (membarrier(2)) that wait for vCPUs, by bit.
+    barriers: Vec<(u64, u64)>,
+    last_barrier: u64,
+    barrier_wait: WaitQueue,
 }
 
 impl Schedule {
@@ -137,7 +143,46 @@ impl Kernel {
 
     /// The task that ran application code on this vCPU has stopped.
     pub(super) fn clear_running(&mut self) {
+        let own = self.schedule.own;
         self.schedule.own().running = None;
+        if self.schedule.barriers.is_empty() {
+            return;
+        }
+        self.schedule.barriers.retain_mut(|(_, wanted)| {
+            *wanted &= !(1 << own);
+            *wanted != 0
+        });
+        self.schedule.barrier_wait.wake_all();
+    }
+
+    /// Makes every other vCPU that runs application code of a memory (or any) look around;
+    /// [`Kernel::is_barrier_over`] tells when all have.  `None`: there is no such vCPU.
+    pub(crate) fn start_barrier(&mut self, mm: Option<&MmRef>) -> Option<u64> {
+        let concerns = |task: &TaskRef| {
+            mm.is_none_or(|mm| task.mm().is_some_and(|other| Arc::ptr_eq(mm, &other)))
+        };
+        let mut wanted: u64 = 0;
+        for (index, vcpu) in self.schedule.others() {
+            if vcpu.running.as_ref().is_some_and(concerns) {
+                wanted |= 1 << index;
+            }
+        }
+        if wanted == 0 {
+            return None;
+        }
+        self.schedule.last_barrier += 1;
+        let id = self.schedule.last_barrier;
+        self.schedule.barriers.push((id, wanted));
+        Some(id)
+    }
+
+    /// Whether all vCPUs have looked around; else the ticket is woken as they do.
+    pub(crate) fn is_barrier_over(&self, id: u64, ticket: &Ticket) -> bool {
+        let pending = self.schedule.barriers.iter().any(|(other, _)| *other == id);
+        if pending {
+            self.schedule.barrier_wait.add(ticket);
+        }
+        !pending
     }
 
     /// The task that was to run is not run after all: tests have no vCPU.
@@ -155,7 +200,7 @@ impl Kernel {
     /// Whether a task runs application code on another vCPU.
     pub(crate) fn runs_elsewhere(&self, task: &TaskRef) -> bool {
         self.schedule.others().any(|(_, vcpu)| {
-            vcpu.running.as_ref().is_some_and(|running| alloc::sync::Arc::ptr_eq(running, task))
+            vcpu.running.as_ref().is_some_and(|running| Arc::ptr_eq(running, task))
         })
     }
 
@@ -171,6 +216,8 @@ impl Kernel {
             let Some(task) = vcpu.running.clone().filter(|_| !vcpu.is_kicked) else { continue };
             let must_stop = index != self.schedule.own
                 && (task.exiting.load(Ordering::Relaxed)
+                    || !task.may_use(index)
+                    || self.schedule.barriers.iter().any(|(_, wanted)| wanted >> index & 1 == 1)
                     || task.process.stopped.load(Ordering::Relaxed)
                     || self.has_deliverable(&task));
             if must_stop && let Some(vcpu) = self.schedule.vcpus.get_mut(index) {
@@ -186,15 +233,22 @@ impl Kernel {
         let schedule = &mut self.schedule;
         let left_woken = will_run && !schedule.woken.is_empty();
         let insist = core::mem::replace(&mut schedule.own().left_woken, left_woken);
-        let woken = if insist { schedule.woken.len() } else { 0 };
-        let wanted = if will_run { schedule.ready.len() + woken } else { 0 };
         let own = schedule.own;
-        let idle = schedule.vcpus.iter_mut().enumerate();
-        let idle = idle.filter(|(index, vcpu)| *index != own && vcpu.idle_until_ns.is_some());
         let mut kicks = 0;
-        for (index, vcpu) in idle.take(wanted) {
-            vcpu.idle_until_ns = None;
-            kicks |= 1 << index;
+        let waiting = schedule.ready.iter().map(|task| (task, true));
+        let waiting = waiting.chain(schedule.woken.iter().map(|task| (task, insist)));
+        for (task, is_urgent) in waiting {
+            // What may run here is for this vCPU, if it sleeps otherwise.
+            if task.may_use(own) && !(will_run && is_urgent) {
+                continue;
+            }
+            let idle = schedule.vcpus.iter_mut().enumerate().find(|(index, vcpu)| {
+                *index != own && vcpu.idle_until_ns.is_some() && task.may_use(*index)
+            });
+            if let Some((index, vcpu)) = idle {
+                vcpu.idle_until_ns = None;
+                kicks |= 1 << index;
+            }
         }
         kicks
     }
@@ -221,9 +275,10 @@ impl Kernel {
     pub(crate) fn pick(&mut self) -> Option<TaskRef> {
         let others = !self.schedule.is_empty();
         let now = self.services.monotonic_ns();
+        let vcpu = self.schedule.own_index();
         let own = self.schedule.own();
         if let Some(task) = own.current.take() {
-            let goes_on = !others || now < own.slice_end_ns;
+            let goes_on = (!others || now < own.slice_end_ns) && task.may_use(vcpu);
             if goes_on && task.phase() == Phase::Runnable {
                 return Some(task);
             }
@@ -234,11 +289,12 @@ impl Kernel {
         let woken_first = schedule.woken_in_a_row < WOKEN_MAX || schedule.ready.is_empty();
         let task = if woken_first && !schedule.woken.is_empty() {
             schedule.woken_in_a_row += 1;
-            schedule.woken.pop_front()
+            take(&mut schedule.woken, vcpu).or_else(|| take(&mut schedule.ready, vcpu))
         } else {
             schedule.woken_in_a_row = 0;
-            schedule.ready.pop_front().or_else(|| schedule.woken.pop_front())
+            take(&mut schedule.ready, vcpu).or_else(|| take(&mut schedule.woken, vcpu))
         }?;
+        task.rseq_due.store(true, Ordering::Relaxed);
         {
             let mut run = task.run.lock();
             run.queued = false;
@@ -252,4 +308,10 @@ impl Kernel {
     pub(crate) fn has_woken(&self) -> bool {
         !self.schedule.woken.is_empty()
     }
+}
+
+/// Takes the first task out of a queue that may run on a vCPU.
+fn take(queue: &mut VecDeque<TaskRef>, vcpu: usize) -> Option<TaskRef> {
+    let index = queue.iter().position(|task| task.may_use(vcpu))?;
+    queue.remove(index)
 }

@@ -16,7 +16,7 @@ use crate::{
         signal::{SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SigInfo},
         task::{PendingCall, Phase},
     },
-    syscall,
+    syscall::{self, seccomp::Verdict},
 };
 
 const SEGV_MAPERR: i32 = 1;
@@ -24,6 +24,10 @@ const SEGV_ACCERR: i32 = 2;
 const BUS_ADRALN: i32 = 1;
 const BUS_ADRERR: i32 = 2;
 const FPE_INTDIV: i32 = 1;
+const FPE_FLTDIV: i32 = 3;
+const FPE_FLTOVF: i32 = 4;
+const FPE_FLTUND: i32 = 5;
+const FPE_FLTRES: i32 = 6;
 const FPE_FLTINV: i32 = 7;
 const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
@@ -39,6 +43,7 @@ impl Kernel {
             return;
         }
         self.set_current(task);
+        self.check_cpu_time(&task.process);
         match trap {
             Trap::SystemCall => self.system_call(task, None),
             Trap::PageFault { address, code } => self.page_fault(task, address, code),
@@ -76,6 +81,16 @@ impl Kernel {
             let r = task.registers.lock();
             (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
         };
+        if again.is_none() && task.has_seccomp.load(Ordering::Relaxed) {
+            match self.judge_call(task, number, arguments) {
+                Verdict::Go => {}
+                Verdict::Value(value) => {
+                    task.registers.lock().rax = value;
+                    return;
+                }
+                Verdict::Gone => return,
+            }
+        }
         task.waiter.renew();
         if again.is_none() {
             let old = task.journal.lock().clear();
@@ -183,6 +198,10 @@ impl Kernel {
                 continue;
             }
             if task.run.lock().call.is_none() {
+                self.restart_sequence(task);
+                if self.has_deliverable(task) {
+                    continue;
+                }
                 return !task.exiting.load(Ordering::Relaxed);
             }
         }
@@ -198,8 +217,20 @@ impl Kernel {
         };
         let Some(mm) = task.mm() else { return };
         task.process.faults.fetch_add(1, Ordering::Relaxed);
+        task.waiter.renew();
+        self.services.registry.set_current(Some(task.clone()));
         let fault = match mm.fault(address, kind) {
-            Ok(()) => return self.drop_stale_pages(),
+            Ok(()) => {
+                let old = task.journal.lock().clear();
+                drop(old);
+                return self.drop_stale_pages();
+            }
+            Err(Fault::Pending) => {
+                if !task.exiting.load(Ordering::Relaxed) {
+                    task.run.lock().phase = Phase::Blocked;
+                }
+                return;
+            }
             Err(Fault::OutOfMemory) => {
                 self.services.registry.set_current(Some(task.clone()));
                 self.out_of_memory();
@@ -210,10 +241,32 @@ impl Kernel {
         let (signal, si_code) = match fault {
             Fault::NotAllowed => (SIGSEGV, SEGV_ACCERR),
             Fault::BeyondEnd => (SIGBUS, BUS_ADRERR),
-            Fault::NotMapped | Fault::OutOfMemory => (SIGSEGV, SEGV_MAPERR),
+            _ => (SIGSEGV, SEGV_MAPERR),
         };
         task.signals.lock().trap = (14, code & 0x17 | 4, address);
         self.force_signal(task, SigInfo::fault(signal, si_code, address));
+    }
+
+    /// `si_code` of a floating-point exception: the first that is raised and not masked.
+    fn float_code(&self, task: &TaskRef, vector: u8) -> i32 {
+        const CODES: [(u32, i32); 5] = [
+            (1, FPE_FLTINV),
+            (4, FPE_FLTDIV),
+            (8, FPE_FLTOVF),
+            (0x12, FPE_FLTUND),
+            (0x20, FPE_FLTRES),
+        ];
+        let image = self.fpu_image(task);
+        let half = |at: usize| u32::from(u16::from_le_bytes([image[at], image[at + 1]]));
+        // The x87's status and control words, or MXCSR with its masks.
+        let raised = if vector == 16 {
+            half(2) & !half(0)
+        } else {
+            let mxcsr = half(24);
+            mxcsr & !(mxcsr >> 7)
+        };
+        let found = CODES.iter().find(|(bits, _)| raised & 0x3f & bits != 0);
+        found.map_or(FPE_FLTINV, |(_, code)| *code)
     }
 
     fn exception(&mut self, task: &TaskRef, vector: u8, code: u64) {
@@ -224,7 +277,8 @@ impl Kernel {
             1 => SigInfo::fault(SIGTRAP, TRAP_TRACE, rip),
             3 => SigInfo::new(SIGTRAP, SI_KERNEL),
             6 => SigInfo::fault(SIGILL, ILL_ILLOPN, rip),
-            16 | 19 => SigInfo::fault(SIGFPE, FPE_FLTINV, rip),
+            16 | 19 => SigInfo::fault(SIGFPE, self.float_code(task, vector), rip),
+            12 => SigInfo::new(SIGBUS, SI_KERNEL),
             17 => SigInfo::fault(SIGBUS, BUS_ADRALN, 0),
             _ => SigInfo::new(SIGSEGV, SI_KERNEL),
         };

@@ -67,6 +67,8 @@ pub(crate) struct Outgoing {
     pub(crate) sender: Ucred,
     /// MSG_OOB, MSG_EOR, MSG_MORE.
     pub(crate) flags: u32,
+    /// Which message of one call this is.
+    pub(crate) sequence: u32,
     /// Control messages of other levels than SOL_SOCKET: level, type, data.
     pub(crate) control: Vec<(u32, u32, Vec<u8>)>,
 }
@@ -74,7 +76,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// Bytes for the peer, and nothing else.
     pub(crate) fn plain(sender: Ucred) -> Self {
-        Self { destination: None, rights: None, sender, flags: 0, control: Vec::new() }
+        Self { destination: None, rights: None, sender, flags: 0, sequence: 0, control: Vec::new() }
     }
 }
 

@@ -8,12 +8,18 @@
 //! | [`message`] | what travels besides the bytes: addresses, control messages, flags |
 //! | [`option`] | the options of SOL_SOCKET that are only kept |
 //! | [`unix`] | AF_UNIX: within the guest |
+//! | [`inet`] | AF_INET and AF_INET6: the I/O server's, in the pod's network namespace |
+//! | [`interface`] | what there is in that namespace: netlink messages, ioctls, /proc/net |
+//! | [`netlink`] | AF_NETLINK: questions about it |
 //!
 //! As with all files, nothing in here blocks: what cannot be done now is `EAGAIN`, and the system
 //! call waits where [`Socket::poll`] puts its ticket.
 
 pub(crate) mod file;
+pub(crate) mod inet;
+pub(crate) mod interface;
 pub(crate) mod message;
+pub(crate) mod netlink;
 pub(crate) mod option;
 #[cfg(test)]
 mod tests;
@@ -23,6 +29,7 @@ use alloc::{sync::Arc, vec::Vec};
 use core::{any::Any, fmt};
 
 use self::{
+    inet::Inet,
     message::{Outgoing, Receive, Received},
     option::Options,
     unix::UnixNet,
@@ -40,10 +47,14 @@ use crate::{
 pub(crate) const AF_UNSPEC: u16 = 0;
 /// AF_UNIX.
 pub(crate) const AF_UNIX: u16 = 1;
+/// AF_NETLINK.
+pub(crate) const AF_NETLINK: u16 = 16;
 /// SOCK_STREAM.
 pub(crate) const SOCK_STREAM: u32 = 1;
 /// SOCK_DGRAM.
 pub(crate) const SOCK_DGRAM: u32 = 2;
+/// SOCK_RAW.
+pub(crate) const SOCK_RAW: u32 = 3;
 /// SOCK_SEQPACKET.
 pub(crate) const SOCK_SEQPACKET: u32 = 5;
 /// Longest address, as in Linux (`struct sockaddr_storage`).
@@ -173,11 +184,18 @@ pub(crate) trait Socket: Send + Sync + fmt::Debug {
 pub(crate) struct Net {
     /// AF_UNIX.
     pub(crate) unix: Arc<UnixNet>,
+    /// AF_INET and AF_INET6.
+    pub(crate) inet: Arc<Inet>,
+    services: ServicesRef,
 }
 
 impl Net {
     /// No sockets yet.
-    pub(crate) fn new(_services: &ServicesRef) -> Arc<Self> {
-        Arc::new(Self { unix: UnixNet::new() })
+    pub(crate) fn new(services: &ServicesRef) -> Arc<Self> {
+        Arc::new(Self {
+            unix: UnixNet::new(),
+            inet: Inet::new(services),
+            services: Arc::clone(services),
+        })
     }
 }

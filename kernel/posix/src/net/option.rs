@@ -94,11 +94,6 @@ impl Options {
         self.0.lock().send_bytes as usize
     }
 
-    /// Bytes that may wait in this socket.
-    pub(crate) fn receive_bytes(&self) -> usize {
-        self.0.lock().receive_bytes as usize
-    }
-
     /// Fewest bytes that a blocking receive waits for.
     pub(crate) fn receive_least(&self) -> usize {
         self.0.lock().receive_least as usize

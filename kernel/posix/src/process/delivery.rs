@@ -205,7 +205,11 @@ impl Kernel {
             // A wake-up must not go to a waiter that no longer waits.
             self.leave_futex(task);
             let mut registers = task.registers.lock();
-            let restarts = call.restart == Restart::Always && action.flags & SA_RESTART != 0;
+            let restarts = match call.restart {
+                Restart::Always => action.flags & SA_RESTART != 0,
+                Restart::Resume => true,
+                Restart::NoHandler | Restart::Never | Restart::Uninterruptible => false,
+            };
             if call.progress.done > 0 {
                 registers.rax = call.progress.done;
             } else if restarts {
@@ -215,6 +219,9 @@ impl Kernel {
                 registers.rax = Errno::INTR.to_result();
             }
         }
+        // The frame shall not lead back into the middle of a sequence.
+        task.rseq_due.store(true, Ordering::Relaxed);
+        self.restart_sequence(task);
         let saved = {
             let mut signals = task.signals.lock();
             let mask = signals.mask;

@@ -65,6 +65,8 @@ pub(crate) struct Request {
     pub(crate) args: Vec<Vec<u8>>,
     /// Environment.
     pub(crate) env: Vec<Vec<u8>>,
+    /// Addresses are not to be random (ADDR_NO_RANDOMIZE).
+    pub(crate) is_fixed: bool,
 }
 
 /// A program that is ready to run.
@@ -186,7 +188,7 @@ impl Kernel {
                 Some((file, program))
             }
         };
-        let (creds, is_secure) = new_creds(creds, &request.file);
+        let (creds, is_secure) = new_creds(creds, &request.file)?;
         let mut loaded = self.map_program(&request, &program, interpreter, limits)?;
         self.build_stack(&mut loaded, &request, &program, &creds, is_secure)?;
         *loaded.mm.exe.lock() = Some(request.file);
@@ -200,7 +202,10 @@ impl Kernel {
         })
     }
 
-    fn random_pages(&self, bits: u32) -> u64 {
+    fn random_pages(&self, request: &Request, bits: u32) -> u64 {
+        if request.is_fixed {
+            return 0;
+        }
         (self.services.random_u64() & ((1 << bits) - 1)) * PAGE_SIZE
     }
 
@@ -216,15 +221,15 @@ impl Kernel {
         mm.stack_limit.store(stack_limit, Ordering::Relaxed);
         mm.limits[0].store(limits.soft(RLIMIT_AS), Ordering::Relaxed);
         mm.limits[1].store(limits.soft(RLIMIT_DATA), Ordering::Relaxed);
-        let stack_top = HIGHEST - self.random_pages(22);
+        let stack_top = HIGHEST - self.random_pages(request, 22);
         let gap = stack_limit.clamp(128 << 20, HIGHEST / 6) + (1 << 20);
-        let mmap_base = (stack_top - gap - self.random_pages(28)) & !(PAGE_SIZE - 1);
+        let mmap_base = (stack_top - gap - self.random_pages(request, 28)) & !(PAGE_SIZE - 1);
         mm.layout.lock().mmap_base = mmap_base;
 
         let (low, high) = program.span();
         let bias = if program.is_dynamic {
             let align = program.align();
-            let base = (PIE_BASE + self.random_pages(28)) & !(align - 1);
+            let base = (PIE_BASE + self.random_pages(request, 28)) & !(align - 1);
             base.wrapping_sub(low & !(align - 1))
         } else {
             0
@@ -249,7 +254,7 @@ impl Kernel {
             interpreter.map(&mm, &file, base)?;
             entry = interpreter.entry.wrapping_add(base);
         }
-        let break_at = data_end.next_multiple_of(PAGE_SIZE) + self.random_pages(13);
+        let break_at = data_end.next_multiple_of(PAGE_SIZE) + self.random_pages(request, 13);
         {
             let mut layout = mm.layout.lock();
             (layout.brk_start, layout.brk) = (break_at, break_at);
@@ -375,8 +380,40 @@ struct Mapped {
     stack: u64,
 }
 
+/// The capabilities of a file (`security.capability`): permitted, inheritable, and whether they are
+/// effective at once.
+fn file_caps(file: &FileRef) -> Option<(u64, u64, bool)> {
+    const REVISION: u32 = 0xff00_0000;
+    const REVISION_1: u32 = 0x0100_0000;
+    const REVISION_2: u32 = 0x0200_0000;
+    const REVISION_3: u32 = 0x0300_0000;
+    const EFFECTIVE: u32 = 1;
+    let raw = file.inode().xattr(b"security.capability").ok()?;
+    let word = |index: usize| {
+        let bytes = raw.get(index * 4..index * 4 + 4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    let magic = word(0)?;
+    let halves = match magic & REVISION {
+        REVISION_1 => 1,
+        REVISION_2 => 2,
+        // Of a user namespace: the one that there is has root 0.
+        REVISION_3 if word(5)? == 0 => 2,
+        _ => return None,
+    };
+    let (mut permitted, mut inheritable) = (0, 0);
+    for half in 0..halves {
+        permitted |= u64::from(word(1 + 2 * half)?) << (32 * half);
+        inheritable |= u64::from(word(2 + 2 * half)?) << (32 * half);
+    }
+    Some((permitted & CAP_ALL, inheritable & CAP_ALL, magic & EFFECTIVE != 0))
+}
+
 /// The credentials after execve (credentials(7), capabilities(7)): set-id bits, then capabilities.
-fn new_creds(old: &Creds, file: &FileRef) -> (Creds, bool) {
+///
+/// # Errors
+/// EPERM if a program would start without capabilities that it takes for granted.
+fn new_creds(old: &Creds, file: &FileRef) -> Result<(Creds, bool), Errno> {
     const SET_UID: u32 = 0o4000;
     const SET_GID: u32 = 0o2010;
     const NOROOT: u32 = 1;
@@ -391,23 +428,32 @@ fn new_creds(old: &Creds, file: &FileRef) -> (Creds, bool) {
     }
     (new.suid, new.fsuid) = (new.euid, new.euid);
     (new.sgid, new.fsgid) = (new.egid, new.egid);
-    let changed = new.euid != old.uid || new.egid != old.gid;
     let set_id = new.euid != old.euid || new.egid != old.egid;
-    if set_id {
+    let caps = if may_gain { file_caps(file) } else { None };
+    if set_id || caps.is_some() {
         new.caps.ambient = 0;
     }
-    let is_root = old.securebits & NOROOT == 0 && (new.uid == 0 || new.euid == 0);
-    let (file_permitted, file_inheritable) = if is_root { (CAP_ALL, CAP_ALL) } else { (0, 0) };
-    let file_effective = old.securebits & NOROOT == 0 && new.euid == 0;
-    let mut permitted = (old.caps.inheritable & file_inheritable)
-        | (file_permitted & old.caps.bounding)
-        | new.caps.ambient;
+    let root_counts = old.securebits & NOROOT == 0;
+    // A set-user-id root program with capabilities of its own gets these, not all.
+    let is_root = root_counts && (new.uid == 0 || new.euid == 0 && caps.is_none());
+    let (file_permitted, file_inheritable, file_effective) = match caps {
+        _ if is_root => (CAP_ALL, CAP_ALL, new.euid == 0),
+        Some(caps) => caps,
+        None => (0, 0, false),
+    };
+    let granted = (old.caps.inheritable & file_inheritable) | (file_permitted & old.caps.bounding);
+    let mut permitted = granted | new.caps.ambient;
     if old.no_new_privileges {
         permitted &= old.caps.permitted | new.caps.ambient;
+    }
+    if !is_root && file_effective && file_permitted & !permitted != 0 {
+        return Err(Errno::PERM);
     }
     new.caps.permitted = permitted;
     new.caps.effective = if file_effective { permitted } else { new.caps.ambient };
     // SECBIT_KEEP_CAPS never survives execve.
     new.securebits &= !(1 << 4);
-    (new, set_id && changed)
+    let changed = new.euid != new.uid || new.egid != new.gid;
+    let gains = !is_root && caps.is_some() && permitted & !new.caps.ambient != 0;
+    Ok((new, set_id && changed || gains))
 }

@@ -5,6 +5,7 @@
 //! found through the [`Registry`] of [`crate::services::Services`].
 
 pub(crate) mod access;
+pub(crate) mod cpu_time;
 pub mod creds;
 mod delivery;
 pub(crate) mod exec;
@@ -12,6 +13,8 @@ pub(crate) mod exit;
 pub(crate) mod frame;
 pub mod group;
 mod registry;
+pub(crate) mod rseq;
+pub(crate) mod seccomp;
 pub mod signal;
 pub mod task;
 pub(crate) mod timers;

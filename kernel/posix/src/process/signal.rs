@@ -132,6 +132,14 @@ impl SigInfo {
         Self::from_sender(signal, code, pid, uid).put(24, &value.to_le_bytes())
     }
 
+    /// A system call that is not made (SIGSYS).
+    pub fn call(signal: u32, code: i32, instruction: u64, number: u32, arch: u32) -> Self {
+        Self::new(signal, code)
+            .put(16, &instruction.to_le_bytes())
+            .put(24, &number.to_le_bytes())
+            .put(28, &arch.to_le_bytes())
+    }
+
     /// A fault at an address.
     pub fn fault(signal: u32, code: i32, address: u64) -> Self {
         Self::new(signal, code).put(16, &address.to_le_bytes())
@@ -259,6 +267,16 @@ impl Pending {
     /// Which signals are pending.
     pub fn set(&self) -> SignalSet {
         self.set
+    }
+
+    /// How many are queued.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Queues a signal.  An ordinary signal is pending at most once; returns false if a real-time

@@ -8,6 +8,9 @@ use trine_machine::Registers;
 
 use super::{
     Creds, Process,
+    cpu_time::CpuAlarm,
+    rseq::Rseq,
+    seccomp::Seccomp,
     signal::{Pending, SigInfo, SignalSet},
 };
 use crate::{
@@ -203,7 +206,17 @@ pub struct Task {
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
-    pub(crate) futex: Lock<Option<Arc<FutexWaiter>>>,
+    pub(crate) futex: Lock<Vec<Arc<FutexWaiter>>>,
+    /// Filters on its system calls, and whether there are any.
+    pub(crate) seccomp: Lock<Seccomp>,
+    pub(crate) has_seccomp: AtomicBool,
+    /// Stops it when CPU time may be due.
+    pub(crate) cpu_alarm: Arc<CpuAlarm>,
+    /// rseq(2), and whether it was interrupted since it last looked.
+    pub(crate) rseq: Lock<Option<Rseq>>,
+    pub(crate) rseq_due: AtomicBool,
+    /// vCPUs that it may run on, by bit.
+    pub(crate) affinity: AtomicU64,
     /// The forwarded calls of its system call.
     pub(crate) journal: Lock<Journal>,
     /// The parent that waits for this vfork child.
@@ -244,10 +257,26 @@ impl Task {
             waiter: Arc::new(Waiter::new(tid, services.clone())),
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
-            futex: Lock::new(None),
+            futex: Lock::new(Vec::new()),
+            seccomp: Lock::new(Seccomp::Off),
+            has_seccomp: AtomicBool::new(false),
+            cpu_alarm: Arc::new(CpuAlarm::default()),
+            rseq: Lock::new(None),
+            rseq_due: AtomicBool::new(false),
+            affinity: AtomicU64::new(u64::MAX),
             journal: Lock::new(Journal::default()),
             vfork: Lock::new(None),
         }
+    }
+
+    /// Its CPU time in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.user_ns.load(Ordering::Relaxed) + self.system_ns.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may run on a vCPU.
+    pub(crate) fn may_use(&self, vcpu: usize) -> bool {
+        self.affinity.load(Ordering::Relaxed) >> vcpu & 1 == 1
     }
 
     /// Thread id.

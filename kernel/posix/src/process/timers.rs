@@ -5,7 +5,10 @@
 use alloc::{collections::BTreeMap, sync::Arc};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::signal::SigInfo;
+use super::{
+    Process,
+    signal::{SI_KERNEL, SigInfo},
+};
 use crate::{
     Kernel,
     services::ServicesRef,
@@ -14,6 +17,36 @@ use crate::{
 
 /// Number of ITIMER_REAL among a process's timers; POSIX timers have their own id plus 1.
 pub(crate) const ITIMER_REAL: u32 = 0;
+/// Number of ITIMER_VIRTUAL.
+pub(crate) const ITIMER_VIRTUAL: u32 = u32::MAX - 1;
+/// Number of ITIMER_PROF.
+pub(crate) const ITIMER_PROF: u32 = u32::MAX;
+
+fn is_interval_timer(number: u32) -> bool {
+    matches!(number, ITIMER_REAL | ITIMER_VIRTUAL | ITIMER_PROF)
+}
+
+/// What a timer goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimerClock {
+    /// CLOCK_MONOTONIC and its kin.
+    Monotonic,
+    /// CLOCK_REALTIME and its kin.
+    Realtime,
+    /// CPU time of the process.
+    Process,
+    /// CPU time of the process's application code.
+    User,
+    /// CPU time of a thread.
+    Thread(u32),
+}
+
+impl TimerClock {
+    /// Whether it counts CPU time.
+    pub(crate) fn is_cpu(self) -> bool {
+        matches!(self, Self::Process | Self::User | Self::Thread(_))
+    }
+}
 
 /// What a timer does when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +63,14 @@ pub(crate) enum Notify {
 #[derive(Debug)]
 pub(crate) struct Timer {
     pub(crate) notify: Notify,
-    /// Next expiry on CLOCK_MONOTONIC; 0 = disarmed.
+    /// Next expiry on CLOCK_MONOTONIC, or in CPU time; 0 = disarmed.
     pub(crate) deadline_ns: u64,
     /// 0 = once.
     pub(crate) interval_ns: u64,
     /// Expiries that the last signal stood for beyond the first.
     pub(crate) overrun: u32,
-    /// CLOCK_REALTIME and its kin.
-    pub(crate) is_realtime: bool,
+    /// What it goes by.
+    pub(crate) clock: TimerClock,
     alarm: Arc<Alarm>,
 }
 
@@ -72,7 +105,7 @@ impl Timer {
             deadline_ns: 0,
             interval_ns: 0,
             overrun: 0,
-            is_realtime: false,
+            clock: TimerClock::Monotonic,
             alarm: Arc::new(alarm),
         }
     }
@@ -82,7 +115,7 @@ impl Timer {
         self.deadline_ns = deadline_ns;
         self.interval_ns = interval_ns;
         let generation = self.alarm.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        if deadline_ns != 0 {
+        if deadline_ns != 0 && !self.clock.is_cpu() {
             let ticket = Ticket { waiter: self.alarm.clone(), generation };
             self.alarm.services.timers.wake_at(deadline_ns, ticket);
         }
@@ -128,9 +161,9 @@ impl ProcessTimers {
         self.0.clear();
     }
 
-    /// Ends the POSIX timers (execve keeps ITIMER_REAL).
+    /// Ends the POSIX timers (execve keeps the interval timers).
     pub(crate) fn clear_posix(&mut self) {
-        self.0.retain(|&number, _| number == ITIMER_REAL);
+        self.0.retain(|&number, _| is_interval_timer(number));
     }
 }
 
@@ -141,31 +174,36 @@ impl Kernel {
             let Some((pid, number)) = self.services.due_timers.lock().pop() else { return };
             let Some(process) = self.services.registry.process(pid) else { continue };
             let now = self.services.monotonic_ns();
-            let fired = {
-                let mut timers = process.timers.lock();
-                timers.0.get_mut(&number).map(|timer| {
-                    timer.advance(now);
-                    (timer.notify, timer.overrun)
-                })
-            };
-            let Some((notify, overrun)) = fired else { continue };
-            let id = number.wrapping_sub(1).cast_signed();
-            let info = |signal: u32, value: u64| {
-                if number == ITIMER_REAL {
-                    SigInfo::new(signal, super::signal::SI_KERNEL)
-                } else {
-                    SigInfo::timer(signal, id, overrun.cast_signed(), value)
-                }
-            };
-            match notify {
-                Notify::Nothing => {}
-                Notify::Process(signal, value) => {
-                    self.signal_process(&process, info(signal, value));
-                }
-                Notify::Thread(signal, value, tid) => {
-                    if let Some(task) = self.services.registry.task(tid) {
-                        self.signal_task(&task, info(signal, value));
-                    }
+            self.fire_timer(&process, number, now);
+        }
+    }
+
+    /// A timer has expired: sends its signal, and sets it for the next time.
+    pub(crate) fn fire_timer(&mut self, process: &Arc<Process>, number: u32, now_ns: u64) {
+        let fired = {
+            let mut timers = process.timers.lock();
+            timers.0.get_mut(&number).map(|timer| {
+                timer.advance(now_ns);
+                (timer.notify, timer.overrun)
+            })
+        };
+        let Some((notify, overrun)) = fired else { return };
+        let id = number.wrapping_sub(1).cast_signed();
+        let info = |signal: u32, value: u64| {
+            if is_interval_timer(number) {
+                SigInfo::new(signal, SI_KERNEL)
+            } else {
+                SigInfo::timer(signal, id, overrun.cast_signed(), value)
+            }
+        };
+        match notify {
+            Notify::Nothing => {}
+            Notify::Process(signal, value) => {
+                self.signal_process(process, info(signal, value));
+            }
+            Notify::Thread(signal, value, tid) => {
+                if let Some(task) = self.services.registry.task(tid) {
+                    self.signal_task(&task, info(signal, value));
                 }
             }
         }

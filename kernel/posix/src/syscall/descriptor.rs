@@ -21,6 +21,7 @@ use crate::{
         types::{FileType, OpenFlags},
     },
     mm::AreaKind,
+    net::file::socket_of,
     process::{creds::CAP_SYS_RESOURCE, group::RLIMIT_NOFILE},
     sync::Lock,
 };
@@ -367,6 +368,7 @@ pub(super) fn sys_ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
             return Ok(0);
         }
         FIONREAD if file.location().kind() == FileType::Regular => {
+            file.inode().refresh()?;
             let left = file.size().saturating_sub(*file.position().lock());
             cx.write_u32(argument, left.min(i32::MAX as u64) as u32)?;
             return Ok(0);
@@ -378,12 +380,19 @@ pub(super) fn sys_ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
         transfer::touch(cx, &file, Touch::Change)?;
     }
     let ops = Arc::clone(file.ops());
+    let vfs = cx.fs().lock().vfs.clone();
     let result = {
         let cx = &*cx;
         let mut read = |address: u64, to: &mut [u8]| cx.read_bytes(address, to);
         let mut write = |address: u64, from: &[u8]| cx.write_bytes(address, from);
         let mut memory = IoctlMemory { argument, read: &mut read, write: &mut write };
-        ops.ioctl(&file, command, &mut memory)
+        match ops.ioctl(&file, command, &mut memory) {
+            // What is asked of any socket is about the network.
+            Err(Errno::NOTTY) if command >> 8 == 0x89 && socket_of(&file).is_ok() => {
+                vfs.net.ioctl(command, &mut memory)
+            }
+            result => result,
+        }
     };
     transfer::send_signals(cx);
     Ok(result?)

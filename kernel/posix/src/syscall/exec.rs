@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 
 use trine_machine::Registers;
 
+use super::system::ADDR_NO_RANDOMIZE;
 use crate::{
     Errno, Kernel,
     cx::{Cx, Restart, Stop, SysResult},
@@ -91,7 +92,9 @@ pub(super) fn sys_execveat(
         }
     };
     let limits = cx.task.process.limits.lock().clone();
-    let request = Request { file, path, args, env };
+    let persona = cx.task.process.personality.load(Ordering::Relaxed);
+    let is_fixed = persona & ADDR_NO_RANDOMIZE != 0;
+    let request = Request { file, path, args, env, is_fixed };
     let loaded = cx.kernel.load_program(&context, &creds, &limits, request)?;
     // Everything that can fail did not.  The other threads go first.
     let siblings = cx.task.process.threads.lock().clone();
@@ -164,6 +167,8 @@ impl Kernel {
             mxcsr: 0x1f80,
             ..Registers::default()
         };
+        *task.rseq.lock() = None;
+        process.membarrier.store(0, Ordering::Relaxed);
         task.set_fs_base(0);
         task.gs_base.store(0, Ordering::Relaxed);
         self.set_fpu_image(task, initial_fpu(&self.options.fpu));

@@ -19,7 +19,7 @@ use crate::{
         types::{FileType, OpenFlags, Ready},
         walk::Walk,
     },
-    io::{SliceSource, VecSink},
+    io::{Sink, SliceSource, VecSink},
     net::file::socket_of,
     process::{
         group::RLIMIT_FSIZE,
@@ -149,6 +149,7 @@ pub(super) fn sys_pwritev2(
     if flags & RWF_APPEND != 0 {
         let file = get(cx, fd)?;
         let ranges = cx.read_iovec(iov, count)?;
+        file.inode().refresh()?;
         let end = file.size();
         return transfer::write(cx, &file, ranges, Some(end));
     }
@@ -199,7 +200,7 @@ pub(super) fn sys_ftruncate(cx: &mut Cx<'_>, fd: i32, size: i64) -> SysResult {
         return Err(Errno::INVAL.into());
     }
     check_size(cx, size)?;
-    file.inode().truncate(size)?;
+    file.ops().truncate(&file, size)?;
     file.tell(notify::MODIFY);
     Ok(0)
 }
@@ -236,15 +237,27 @@ pub(super) fn sys_fallocate(
     if range != Allocate::Punch {
         check_size(cx, end)?;
     }
-    file.inode().allocate(range, start, bytes)?;
+    file.ops().allocate(&file, range, start, bytes)?;
     file.tell(notify::MODIFY);
     Ok(0)
 }
 
-/// Everything is in memory: there is nothing to wait for.
 pub(super) fn sys_fsync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
-    match get(cx, fd)?.location().kind() {
-        FileType::Regular | FileType::Directory | FileType::BlockDevice => Ok(0),
+    sync(cx, fd, false)
+}
+
+pub(super) fn sys_fdatasync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    sync(cx, fd, true)
+}
+
+/// What is in memory has nothing to wait for; volumes have.
+fn sync(cx: &mut Cx<'_>, fd: i32, data_only: bool) -> SysResult {
+    let file = get(cx, fd)?;
+    match file.location().kind() {
+        FileType::Regular | FileType::Directory | FileType::BlockDevice => {
+            file.ops().sync(&file, data_only)?;
+            Ok(0)
+        }
         _ => Err(Errno::INVAL.into()),
     }
 }
@@ -333,7 +346,9 @@ fn copy(
             crate::fs::pipe::PIPE_BUF
         });
         let mut sink = VecSink::new(part);
+        let held = core::mem::take(&mut cx.task.journal.lock().held);
         let done = match from_at {
+            _ if !held.is_empty() => Ok(sink.put(&held)),
             Some(at) => from.read_at(at + total as u64, &mut sink),
             None => from.read(&mut sink),
         };
@@ -347,6 +362,10 @@ fn copy(
                     continue;
                 }
                 return Err(cx.block(None, Restart::Always));
+            }
+            Err(Errno::PENDING) => {
+                cx.progress().done = total as u64;
+                return Err(Errno::PENDING.into());
             }
             Err(errno) => return end(total, errno),
         }
@@ -366,6 +385,13 @@ fn copy(
                     // Back to where the target stopped.
                     if from_at.is_none() && from.ops().is_seekable() {
                         *from.position().lock() -= before as u64;
+                    } else if errno == Errno::PENDING && from_at.is_none() {
+                        let left = sink.bytes[sink.bytes.len() - before..].to_vec();
+                        cx.task.journal.lock().held = left;
+                    }
+                    if errno == Errno::PENDING {
+                        cx.progress().done = total as u64;
+                        return Err(errno.into());
                     }
                     return end(total, errno);
                 }

@@ -10,7 +10,7 @@ use crate::{
     process::{
         Process,
         creds::CAP_SYS_RESOURCE,
-        group::{RLIMIT_AS, RLIMIT_DATA, RLIMIT_NOFILE, RLIMIT_STACK},
+        group::{RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_NOFILE, RLIMIT_STACK},
     },
 };
 
@@ -34,6 +34,10 @@ fn set(cx: &Cx<'_>, process: &Process, resource: u32, new: (u64, u64)) -> Result
     }
     *slot = new;
     drop(limits);
+    if index == RLIMIT_CPU {
+        process.cpu_limit_next_s.store(0, Ordering::Relaxed);
+        process.counts_cpu.store(true, Ordering::Relaxed);
+    }
     if let Some(mm) = process.any_thread().and_then(|task| task.mm()) {
         match index {
             RLIMIT_STACK => mm.stack_limit.store(soft, Ordering::Relaxed),

@@ -17,7 +17,6 @@ mod limits;
 mod memory;
 mod mount;
 mod mqueue;
-pub mod names;
 mod numa;
 mod path;
 mod pidfd;
@@ -26,6 +25,7 @@ mod prctl;
 mod process;
 mod remote;
 mod sched;
+pub(crate) mod seccomp;
 mod signal;
 mod socket;
 mod stat;
@@ -37,6 +37,8 @@ mod wait;
 mod xattr;
 
 use self::ipc::{msg, sem, shm};
+use trine_abi::names;
+
 use crate::{
     Errno,
     cx::{Cx, SysResult},
@@ -217,6 +219,8 @@ table! { process_table:
     238 set_mempolicy => numa::sys_set_mempolicy(u32, u64, u64);
     239 get_mempolicy => numa::sys_get_mempolicy(u64, u64, u64, u64, u32);
     247 waitid => wait::sys_waitid(u32, i32, u64, u32, u64);
+    251 ioprio_set => sched::sys_ioprio_set(u32, i32, u32);
+    252 ioprio_get => sched::sys_ioprio_get(u32, i32);
     256 migrate_pages => numa::sys_migrate_pages(i32, u64, u64, u64);
     272 unshare => process::sys_unshare(u64);
     273 set_robust_list => futex::sys_set_robust_list(u64, u64);
@@ -228,6 +232,9 @@ table! { process_table:
     309 getcpu => sched::sys_getcpu(u64, u64);
     310 process_vm_readv => remote::sys_process_vm_readv(i32, u64, usize, u64, usize, u64);
     311 process_vm_writev => remote::sys_process_vm_writev(i32, u64, usize, u64, usize, u64);
+    314 sched_setattr => sched::sys_sched_setattr(i32, u64, u32);
+    315 sched_getattr => sched::sys_sched_getattr(i32, u64, u32, u32);
+    317 seccomp => seccomp::sys_seccomp(u32, u32, u64);
     318 getrandom => system::sys_getrandom(u64, u64, u32);
     322 execveat => exec::sys_execveat(i32, u64, u64, u64, u32);
     324 membarrier => sched::sys_membarrier(i32, u32);
@@ -235,12 +242,13 @@ table! { process_table:
     329 pkey_mprotect => memory::sys_pkey_mprotect(u64, u64, u32, i32);
     330 pkey_alloc => memory::sys_pkey_alloc(u32, u32);
     331 pkey_free => memory::sys_pkey_free(i32);
-    334 rseq => process::sys_rseq();
+    334 rseq => process::sys_rseq(u64, u32, u32, u32);
     424 pidfd_send_signal => pidfd::sys_pidfd_send_signal(i32, u32, u64, u32);
     434 pidfd_open => pidfd::sys_pidfd_open(i32, u32);
     435 clone3 => process::sys_clone3(u64, u64);
     438 pidfd_getfd => pidfd::sys_pidfd_getfd(i32, i32, u32);
     440 process_madvise => remote::sys_process_madvise(i32, u64, usize, u32, u32);
+    449 futex_waitv => futex::sys_futex_waitv(u64, u32, u32, u64, u32);
 }
 
 // Files, paths, descriptors, waiting for them.
@@ -283,7 +291,7 @@ table! { file_table:
     72 fcntl => descriptor::sys_fcntl(i32, u32, u64);
     73 flock => descriptor::sys_flock(i32, u32);
     74 fsync => file::sys_fsync(i32);
-    75 fdatasync => file::sys_fsync(i32);
+    75 fdatasync => file::sys_fdatasync(i32);
     76 truncate => file::sys_truncate(u64, i64);
     77 ftruncate => file::sys_ftruncate(i32, i64);
     78 getdents => directory::sys_getdents(i32, u64, u32);

@@ -4,6 +4,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
+use super::seccomp;
 use crate::{
     Errno,
     cx::{Cx, SysResult},
@@ -25,6 +26,7 @@ const PR_SET_KEEPCAPS: u32 = 8;
 const PR_SET_NAME: u32 = 15;
 const PR_GET_NAME: u32 = 16;
 const PR_GET_SECCOMP: u32 = 21;
+const PR_SET_SECCOMP: u32 = 22;
 const PR_CAPBSET_READ: u32 = 23;
 const PR_CAPBSET_DROP: u32 = 24;
 const PR_GET_SECUREBITS: u32 = 27;
@@ -115,7 +117,14 @@ pub(super) fn sys_prctl(cx: &mut Cx<'_>, option: u32, a: u64, b: u64, c: u64, d:
             let name = *cx.task.name.lock();
             cx.write_bytes(a, &name)?;
         }
-        PR_GET_SECCOMP => return Ok(0),
+        PR_GET_SECCOMP => return Ok(u64::from(cx.task.seccomp.lock().mode())),
+        PR_SET_SECCOMP => {
+            return match a {
+                1 => seccomp::set_strict(cx),
+                2 => seccomp::set_filter(cx, 0, b),
+                _ => Err(Errno::INVAL.into()),
+            };
+        }
         PR_CAPBSET_READ => return Ok(u64::from(creds.caps.bounding & cap_bit(a)? != 0)),
         PR_CAPBSET_DROP => {
             if !creds.has_cap(CAP_SETPCAP) {

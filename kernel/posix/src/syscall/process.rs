@@ -11,7 +11,8 @@ use crate::{
     process::{
         Process, Task, TaskRef,
         creds::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE},
-        group::RLIMIT_NPROC,
+        group::{RLIMIT_CPU, RLIMIT_NPROC},
+        rseq::Rseq,
         signal::{SIGCHLD, UNBLOCKABLE},
         task::{Phase, Resources, Vfork},
     },
@@ -258,6 +259,8 @@ fn new_process(cx: &Cx<'_>, pid: u32, arguments: &CloneArgs) -> Arc<Process> {
     process.set_sid(current.sid());
     process.terminal.lock().clone_from(&current.terminal.lock());
     process.limits.lock().clone_from(&current.limits.lock());
+    let has_limit = current.limits.lock().soft(RLIMIT_CPU) != u64::MAX;
+    process.counts_cpu.store(has_limit, Ordering::Relaxed);
     let actions = current.actions.lock().clone();
     let shares = arguments.flags & CLONE_SIGHAND != 0;
     *process.actions.lock() = if shares {
@@ -277,6 +280,9 @@ fn new_process(cx: &Cx<'_>, pid: u32, arguments: &CloneArgs) -> Arc<Process> {
     };
     process.exit_signal.store(exit_signal, Ordering::Relaxed);
     process.dumpable.store(current.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.personality.store(current.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.policy.store(current.policy.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.io_priority.store(current.io_priority.load(Ordering::Relaxed), Ordering::Relaxed);
     process.nice.store(current.nice.load(Ordering::Relaxed), Ordering::Relaxed);
     process.uid.store(cx.creds().uid, Ordering::Relaxed);
     Arc::new(process)
@@ -305,9 +311,17 @@ fn new_task(
         parent.fs_base.load(Ordering::Relaxed)
     };
     child.set_fs_base(fs_base);
+    child.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
+    if arguments.flags & CLONE_VM == 0 {
+        // The copy of the memory has a copy of the registered structure.
+        *child.rseq.lock() = *parent.rseq.lock();
+        child.rseq_due.store(true, Ordering::Relaxed);
+    }
     child.gs_base.store(parent.gs_base.load(Ordering::Relaxed), Ordering::Relaxed);
     child.name.lock().clone_from(&parent.name.lock());
     let slack = parent.timer_slack_ns.load(Ordering::Relaxed);
+    child.seccomp.lock().clone_from(&parent.seccomp.lock());
+    child.has_seccomp.store(parent.has_seccomp.load(Ordering::Relaxed), Ordering::Relaxed);
     child.timer_slack_ns.store(slack, Ordering::Relaxed);
     {
         let own = parent.signals.lock();
@@ -398,10 +412,52 @@ pub(super) fn sys_set_tid_address(cx: &mut Cx<'_>, address: u64) -> SysResult {
     Ok(u64::from(cx.task.tid()))
 }
 
-/// Restartable sequences are an optimisation that every user can do without; a task here may be
-/// preempted at any instruction, so the call says that it does not exist.
-pub(super) fn sys_rseq(_cx: &mut Cx<'_>) -> SysResult {
-    Err(Errno::NOSYS.into())
+pub(super) fn sys_rseq(
+    cx: &mut Cx<'_>,
+    address: u64,
+    bytes: u32,
+    flags: u32,
+    signature: u32,
+) -> SysResult {
+    const UNREGISTER: u32 = 1;
+    const BYTES: u32 = 32;
+    let new = Rseq { address, bytes, signature };
+    let mut own = cx.task.rseq.lock();
+    if flags & UNREGISTER != 0 {
+        if flags != UNREGISTER {
+            return Err(Errno::INVAL.into());
+        }
+        let known = own.filter(|own| own.address == address && own.bytes == bytes);
+        if known.ok_or(Errno::INVAL)?.signature != signature {
+            return Err(Errno::PERM.into());
+        }
+        *own = None;
+        drop(own);
+        // Off any CPU, as before it was registered.
+        cx.write_bytes(address, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff])?;
+        return Ok(0);
+    }
+    if flags != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    if let Some(own) = *own {
+        let other = own.address != address || own.bytes != bytes;
+        return Err(match (other, own.signature == signature) {
+            (true, _) => Errno::INVAL,
+            (false, false) => Errno::PERM,
+            (false, true) => Errno::BUSY,
+        }
+        .into());
+    }
+    if !address.is_multiple_of(u64::from(BYTES)) || bytes != BYTES {
+        return Err(Errno::INVAL.into());
+    }
+    if address >= HIGHEST {
+        return Err(Errno::FAULT.into());
+    }
+    *own = Some(new);
+    cx.task.rseq_due.store(true, Ordering::Relaxed);
+    Ok(0)
 }
 
 fn process_or_self(cx: &Cx<'_>, pid: i32) -> Result<Arc<Process>, Errno> {

@@ -10,9 +10,10 @@ use crate::{
         Creds, Process, TaskRef,
         creds::CAP_KILL,
         frame::{SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, is_on_stack, stack_flags},
+        group::RLIMIT_SIGPENDING,
         signal::{
-            Action, SI_KERNEL, SI_TKILL, SI_USER, SIGCONT, SIGKILL, SIGNAL_MAX, SIGSEGV, SIGSTOP,
-            SigInfo, SignalSet, UNBLOCKABLE, bit,
+            Action, SI_KERNEL, SI_TKILL, SI_USER, SIGCONT, SIGKILL, SIGNAL_MAX, SIGRTMIN, SIGSEGV,
+            SIGSTOP, SigInfo, SignalSet, UNBLOCKABLE, bit,
         },
         task::AltStack,
     },
@@ -314,12 +315,25 @@ pub(super) fn queued_info(cx: &Cx<'_>, pid: i32, signal: u32, at: u64) -> Result
     Ok(info)
 }
 
+/// Checks that a real-time signal can be queued (RLIMIT_SIGPENDING of the sender's user counts).
+fn check_queue(cx: &Cx<'_>, target: &Process, signal: u32) -> Result<(), Errno> {
+    if signal < SIGRTMIN {
+        return Ok(());
+    }
+    let threads = target.threads.lock().clone();
+    let own: usize = threads.iter().map(|task| task.signals.lock().pending.len()).sum();
+    let queued = own + target.pending.lock().len();
+    let limit = cx.process().limits.lock().soft(RLIMIT_SIGPENDING);
+    if queued as u64 >= limit { Err(Errno::AGAIN) } else { Ok(()) }
+}
+
 pub(super) fn sys_rt_sigqueueinfo(cx: &mut Cx<'_>, pid: i32, signal: u32, at: u64) -> SysResult {
     if signal > SIGNAL_MAX {
         return Err(Errno::INVAL.into());
     }
     let info = queued_info(cx, pid, signal, at)?;
     let target = cx.kernel.services.registry.process(pid.cast_unsigned()).ok_or(Errno::SRCH)?;
+    check_queue(cx, &target, signal)?;
     send(cx, &[target], info)
 }
 
@@ -331,5 +345,7 @@ pub(super) fn sys_rt_tgsigqueueinfo(
     at: u64,
 ) -> SysResult {
     let info = queued_info(cx, tgid, signal, at)?;
+    let process = find_thread(cx, tgid, tid)?.process.clone();
+    check_queue(cx, &process, signal)?;
     send_to_thread(cx, tgid, tid, info)
 }

@@ -2,6 +2,7 @@
 //! The machine as a whole: names, memory, random numbers.
 
 use alloc::{vec, vec::Vec};
+use core::sync::atomic::Ordering;
 
 use crate::{
     Errno,
@@ -17,15 +18,12 @@ const FIELD_BYTES: usize = 65;
 
 pub(super) fn sys_uname(cx: &mut Cx<'_>, at: u64) -> SysResult {
     let mut raw = vec![0; FIELD_BYTES * 6];
-    let uts = &cx.kernel.uts;
-    let fields: [&[u8]; 6] = [
-        b"Linux",
-        &uts.hostname,
-        RELEASE.as_bytes(),
-        VERSION.as_bytes(),
-        b"x86_64",
-        &uts.domainname,
-    ];
+    let vfs = cx.fs().lock().vfs.clone();
+    let names = vfs.names.lock().clone();
+    let persona = cx.process().personality.load(Ordering::Relaxed);
+    let machine: &[u8] = if persona & 0xff == PER_LINUX32 { b"i686" } else { b"x86_64" };
+    let fields: [&[u8]; 6] =
+        [b"Linux", &names.host, RELEASE.as_bytes(), VERSION.as_bytes(), machine, &names.domain];
     for (slot, field) in raw.chunks_exact_mut(FIELD_BYTES).zip(fields) {
         let bytes = field.len().min(FIELD_BYTES - 1);
         slot[..bytes].copy_from_slice(&field[..bytes]);
@@ -48,15 +46,15 @@ fn read_name(cx: &Cx<'_>, at: u64, bytes: u64) -> Result<Vec<u8>, Errno> {
 
 pub(super) fn sys_sethostname(cx: &mut Cx<'_>, at: u64, bytes: u64) -> SysResult {
     let name = read_name(cx, at, bytes)?;
-    cx.fs().lock().vfs.names.lock().host.clone_from(&name);
-    cx.kernel.uts.hostname = name;
+    let vfs = cx.fs().lock().vfs.clone();
+    vfs.names.lock().host = name;
     Ok(0)
 }
 
 pub(super) fn sys_setdomainname(cx: &mut Cx<'_>, at: u64, bytes: u64) -> SysResult {
     let name = read_name(cx, at, bytes)?;
-    cx.fs().lock().vfs.names.lock().domain.clone_from(&name);
-    cx.kernel.uts.domainname = name;
+    let vfs = cx.fs().lock().vfs.clone();
+    vfs.names.lock().domain = name;
     Ok(0)
 }
 
@@ -96,15 +94,26 @@ pub(super) fn sys_getrandom(cx: &mut Cx<'_>, at: u64, bytes: u64, flags: u32) ->
     Ok(done)
 }
 
-pub(super) fn sys_personality(_cx: &mut Cx<'_>, persona: u32) -> SysResult {
+/// Set by `setarch -R` and debuggers: execve does not randomise addresses.
+pub(super) const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+/// 32-bit Linux, of which only the machine's name in uname is kept.
+const PER_LINUX32: u32 = 8;
+
+pub(super) fn sys_personality(cx: &mut Cx<'_>, persona: u32) -> SysResult {
     const QUERY: u32 = u32::MAX;
-    /// ADDR_NO_RANDOMIZE and its like ask for nothing that must be given.
-    const HARMLESS: u32 = 0x0040_0000 | 0x0004_0000;
-    match persona {
-        QUERY => Ok(0),
-        persona if persona & !HARMLESS == 0 => Ok(0),
-        _ => Err(Errno::INVAL.into()),
+    /// SHORT_INODE, WHOLE_SECONDS, STICKY_TIMEOUTS, ADDR_LIMIT_3GB: of old programs, and
+    /// MMAP_PAGE_ZERO and READ_IMPLIES_EXEC, which weaken what is mapped.
+    const UNSUPPORTED: u32 = 0x0f50_0000;
+    let own = cx.process();
+    let before = own.personality.load(Ordering::Relaxed);
+    if persona == QUERY {
+        return Ok(u64::from(before));
     }
+    if !matches!(persona & 0xff, 0 | PER_LINUX32) || persona & UNSUPPORTED != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    own.personality.store(persona, Ordering::Relaxed);
+    Ok(u64::from(before))
 }
 
 pub(super) fn sys_reboot(

@@ -164,10 +164,12 @@ pub(super) fn sys_clock_nanosleep(
 ) -> SysResult {
     match clock {
         THREAD_CPUTIME => return Err(Errno::INVAL.into()),
-        PROCESS_CPUTIME | MONOTONIC_RAW | REALTIME_COARSE | MONOTONIC_COARSE => {
+        MONOTONIC_RAW | REALTIME_COARSE | MONOTONIC_COARSE => {
             return Err(Errno::OPNOTSUPP.into());
         }
-        clock if clock < 0 => return Err(Errno::OPNOTSUPP.into()),
+        clock if clock == PROCESS_CPUTIME || clock < 0 => {
+            return cpu_sleep(cx, clock, flags, request_at);
+        }
         _ => read_clock(cx, clock)?,
     };
     sleep(cx, clock, flags, request_at, rest_at)
@@ -200,4 +202,37 @@ fn sleep(cx: &mut Cx<'_>, clock: i32, flags: u32, request_at: u64, rest_at: u64)
         return Err(Errno::INTR.into());
     }
     Err(cx.block(Some(deadline), Restart::NoHandler))
+}
+
+/// Sleeps until a process has used so much CPU time.
+fn cpu_sleep(cx: &mut Cx<'_>, clock: i32, flags: u32, request_at: u64) -> SysResult {
+    let now = read_clock(cx, clock)?;
+    let id = if clock < 0 { (!(clock >> 3)).cast_unsigned() } else { 0 };
+    // A thread that sleeps uses none of its own.
+    if clock < 0 && clock & 4 != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    let process = if id == 0 {
+        cx.process()
+    } else {
+        cx.kernel.services.registry.process(id).ok_or(Errno::INVAL)?
+    };
+    let target = match cx.progress().value {
+        0 => {
+            let ns = read_timespec(cx, request_at)?;
+            if flags & TIMER_ABSTIME != 0 { ns } else { now.saturating_add(ns) }
+        }
+        target => target,
+    };
+    if now >= target {
+        return Ok(0);
+    }
+    cx.progress().value = target;
+    let ticket = cx.ticket();
+    let mut sleeps = process.cpu_sleeps.lock();
+    sleeps.retain(|(_, other)| other.waiter.is_current(other.generation));
+    sleeps.push((target, ticket));
+    drop(sleeps);
+    process.counts_cpu.store(true, Ordering::Relaxed);
+    Err(cx.block(None, Restart::NoHandler))
 }

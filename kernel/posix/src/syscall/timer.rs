@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Interval timers, alarm, POSIX timers.
 
+use core::sync::atomic::Ordering;
+
 use crate::{
     Errno,
     cx::{Cx, SysResult},
     process::{
-        signal::{SIGALRM, SIGNAL_MAX},
-        timers::{ITIMER_REAL, Notify, Timer},
+        signal::{SIGALRM, SIGNAL_MAX, SIGPROF, SIGVTALRM},
+        timers::{ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, Notify, Timer, TimerClock},
     },
     syscall::time::{SECOND_NS, is_realtime, read_clock, read_timespec, write_timespec},
 };
@@ -33,22 +35,53 @@ fn write_timeval(cx: &Cx<'_>, at: u64, ns: u64) -> Result<(), Errno> {
     cx.write_u64(at.wrapping_add(8), micros % 1_000_000)
 }
 
-/// Sets ITIMER_REAL; returns what was left, and the old interval.
-fn set_real(cx: &Cx<'_>, value_ns: u64, interval_ns: u64) -> (u64, u64) {
+/// What the clock of a timer says, in nanoseconds.
+fn now_of(cx: &Cx<'_>, clock: TimerClock) -> u64 {
+    match clock {
+        TimerClock::Monotonic | TimerClock::Realtime => cx.kernel.services.monotonic_ns(),
+        clock => cx.task.process.read_cpu_clock(clock),
+    }
+}
+
+/// An interval timer: its number, clock and signal.
+fn interval_timer(which: u32) -> Result<(u32, TimerClock, u32), Errno> {
+    Ok(match which {
+        0 => (ITIMER_REAL, TimerClock::Monotonic, SIGALRM),
+        1 => (ITIMER_VIRTUAL, TimerClock::User, SIGVTALRM),
+        2 => (ITIMER_PROF, TimerClock::Process, SIGPROF),
+        _ => return Err(Errno::INVAL),
+    })
+}
+
+/// Sets an interval timer; returns what was left, and the old interval.
+fn set_interval(
+    cx: &Cx<'_>,
+    which: u32,
+    value_ns: u64,
+    interval_ns: u64,
+) -> Result<(u64, u64), Errno> {
+    let (number, clock, signal) = interval_timer(which)?;
     let process = cx.process();
-    let now = cx.kernel.services.monotonic_ns();
+    let now = now_of(cx, clock);
     let mut timers = process.timers.lock();
-    let timer = timers.0.entry(ITIMER_REAL).or_insert_with(|| {
-        Timer::new(&cx.kernel.services, process.pid, ITIMER_REAL, Notify::Process(SIGALRM, 0))
+    let timer = timers.0.entry(number).or_insert_with(|| {
+        let notify = Notify::Process(signal, 0);
+        let mut timer = Timer::new(&cx.kernel.services, process.pid, number, notify);
+        timer.clock = clock;
+        timer
     });
     let old = timer.remaining(now);
     let deadline = if value_ns == 0 { 0 } else { now.saturating_add(value_ns) };
     timer.arm(deadline, interval_ns);
-    old
+    drop(timers);
+    if clock.is_cpu() && value_ns != 0 {
+        process.counts_cpu.store(true, Ordering::Relaxed);
+    }
+    Ok(old)
 }
 
 pub(super) fn sys_alarm(cx: &mut Cx<'_>, seconds: u32) -> SysResult {
-    let (left, _) = set_real(cx, u64::from(seconds) * SECOND_NS, 0);
+    let (left, _) = set_interval(cx, 0, u64::from(seconds) * SECOND_NS, 0)?;
     // Rounded, but never to 0 while it is armed.
     Ok(if left == 0 { 0 } else { (left.saturating_add(SECOND_NS / 2) / SECOND_NS).max(1) })
 }
@@ -59,18 +92,7 @@ pub(super) fn sys_setitimer(cx: &mut Cx<'_>, which: u32, new_at: u64, old_at: u6
     } else {
         (read_timeval(cx, new_at)?, read_timeval(cx, new_at.wrapping_add(16))?)
     };
-    let old = match which {
-        0 => set_real(cx, value, interval),
-        // ITIMER_VIRTUAL and ITIMER_PROF would need a check at every slice of CPU time.
-        1 | 2 if value == 0 => (0, 0),
-        1 | 2 => {
-            cx.kernel.services.log(format_args!(
-                "setitimer: timers of CPU time are not supported, use ITIMER_REAL"
-            ));
-            return Err(Errno::INVAL.into());
-        }
-        _ => return Err(Errno::INVAL.into()),
-    };
+    let old = set_interval(cx, which, value, interval)?;
     if old_at != 0 {
         write_timeval(cx, old_at, old.1)?;
         write_timeval(cx, old_at.wrapping_add(16), old.0)?;
@@ -79,18 +101,45 @@ pub(super) fn sys_setitimer(cx: &mut Cx<'_>, which: u32, new_at: u64, old_at: u6
 }
 
 pub(super) fn sys_getitimer(cx: &mut Cx<'_>, which: u32, at: u64) -> SysResult {
-    if which > 2 {
-        return Err(Errno::INVAL.into());
-    }
-    let now = cx.kernel.services.monotonic_ns();
+    let (number, clock, _) = interval_timer(which)?;
+    let now = now_of(cx, clock);
     let process = cx.process();
-    let (left, interval) = match which {
-        0 => process.timers.lock().0.get(&ITIMER_REAL).map_or((0, 0), |t| t.remaining(now)),
-        _ => (0, 0),
-    };
-    write_timeval(cx, at, interval)?;
-    write_timeval(cx, at.wrapping_add(16), left)?;
+    let left = process.timers.lock().0.get(&number).map_or((0, 0), |timer| timer.remaining(now));
+    write_timeval(cx, at, left.1)?;
+    write_timeval(cx, at.wrapping_add(16), left.0)?;
     Ok(0)
+}
+
+/// What a timer of a clock goes by.
+fn timer_clock(cx: &Cx<'_>, clock: i32) -> Result<TimerClock, Errno> {
+    const PROCESS_CPUTIME: i32 = 2;
+    const THREAD_CPUTIME: i32 = 3;
+    const RAW_AND_COARSE: [i32; 3] = [4, 5, 6];
+    read_clock(cx, clock)?;
+    if RAW_AND_COARSE.contains(&clock) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    if clock >= 0 {
+        return Ok(match clock {
+            PROCESS_CPUTIME => TimerClock::Process,
+            THREAD_CPUTIME => TimerClock::Thread(cx.task.tid()),
+            clock if is_realtime(clock) => TimerClock::Realtime,
+            _ => TimerClock::Monotonic,
+        });
+    }
+    // `!id << 3 | kind` (clock_getcpuclockid(3)), of the caller's own process.
+    let id = (!(clock >> 3)).cast_unsigned();
+    let process = cx.process();
+    if clock & 4 != 0 {
+        let tid = if id == 0 { cx.task.tid() } else { id };
+        let own = process.threads.lock().iter().any(|task| task.tid() == tid);
+        return if own { Ok(TimerClock::Thread(tid)) } else { Err(Errno::INVAL) };
+    }
+    match clock & 3 {
+        _ if id != 0 && id != process.pid => Err(Errno::INVAL),
+        1 => Ok(TimerClock::User),
+        _ => Ok(TimerClock::Process),
+    }
 }
 
 pub(super) fn sys_timer_create(
@@ -99,11 +148,7 @@ pub(super) fn sys_timer_create(
     event_at: u64,
     id_at: u64,
 ) -> SysResult {
-    let clock = clock.cast_signed();
-    read_clock(cx, clock)?;
-    if matches!(clock, 2 | 3) || clock < 0 {
-        return Err(Errno::OPNOTSUPP.into());
-    }
+    let clock = timer_clock(cx, clock.cast_signed())?;
     let process = cx.process();
     let number = {
         let timers = process.timers.lock();
@@ -133,7 +178,7 @@ pub(super) fn sys_timer_create(
     };
     cx.write_u32(id_at, id)?;
     let mut timer = Timer::new(&cx.kernel.services, process.pid, number, notify);
-    timer.is_realtime = is_realtime(clock);
+    timer.clock = clock;
     process.timers.lock().0.insert(number, timer);
     Ok(0)
 }
@@ -156,12 +201,13 @@ pub(super) fn sys_timer_settime(
     let interval = read_timespec(cx, new_at)?;
     let value = read_timespec(cx, new_at.wrapping_add(16))?;
     let services = cx.services();
-    let now = services.monotonic_ns();
+    let clock = with_timer(cx, id, |timer| timer.clock)?;
+    let now = now_of(cx, clock);
     let old = with_timer(cx, id, |timer| {
         let old = timer.remaining(now);
         let deadline = match (value, flags & TIMER_ABSTIME != 0) {
             (0, _) => 0,
-            (ns, true) if timer.is_realtime => {
+            (ns, true) if clock == TimerClock::Realtime => {
                 ns.saturating_sub(services.realtime_offset_ns).max(1)
             }
             (ns, true) => ns,
@@ -171,6 +217,9 @@ pub(super) fn sys_timer_settime(
         timer.arm(deadline, interval);
         old
     })?;
+    if clock.is_cpu() && value != 0 {
+        cx.task.process.counts_cpu.store(true, Ordering::Relaxed);
+    }
     if old_at != 0 {
         write_timespec(cx, old_at, old.1)?;
         write_timespec(cx, old_at.wrapping_add(16), old.0)?;
@@ -179,7 +228,8 @@ pub(super) fn sys_timer_settime(
 }
 
 pub(super) fn sys_timer_gettime(cx: &mut Cx<'_>, id: u32, at: u64) -> SysResult {
-    let now = cx.kernel.services.monotonic_ns();
+    let clock = with_timer(cx, id, |timer| timer.clock)?;
+    let now = now_of(cx, clock);
     let (left, interval) = with_timer(cx, id, |timer| timer.remaining(now))?;
     write_timespec(cx, at, interval)?;
     write_timespec(cx, at.wrapping_add(16), left)?;

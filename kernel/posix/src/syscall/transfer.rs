@@ -7,13 +7,14 @@ use crate::{
     Errno,
     cx::{Cx, Restart, Stop, SysResult},
     fs::{
-        FileRef,
+        FileRef, permission,
         tty::{Touch, TtyFile, Verdict},
-        types::FileType,
+        types::{FileType, SetAttr},
     },
     io::{Sink, Source},
     mm::{UserSink, UserSource},
     process::{
+        creds::CAP_FSETID,
         group::RLIMIT_FSIZE,
         signal::{SIGPIPE, SIGXFSZ},
     },
@@ -129,6 +130,42 @@ fn read_once(file: &FileRef, sink: &mut UserSink, offset: Option<u64>) -> Result
     }
 }
 
+/// Reads from a file that gives what was asked for in parts, up to its end.
+fn read_parts(
+    cx: &mut Cx<'_>,
+    file: &FileRef,
+    mut sink: UserSink,
+    offset: Option<u64>,
+) -> SysResult {
+    let mut total = cx.progress().done as usize;
+    sink.skip(total);
+    while sink.room() > 0 {
+        let mut watched = Watched::new(&mut sink, TRANSFER_MAX);
+        let done = match offset {
+            Some(offset) => file.read_at(offset.saturating_add(total as u64), &mut watched),
+            None => file.read(&mut watched),
+        };
+        let short = watched.short;
+        match done {
+            Ok(0) if !short => break,
+            Ok(done) => total += done,
+            Err(Errno::PENDING) => {
+                cx.progress().done = total as u64;
+                return Err(Errno::PENDING.into());
+            }
+            Err(_) if total > 0 => break,
+            Err(errno) => return Err(errno.into()),
+        }
+        if short && let Err(errno) = sink.fault() {
+            if total > 0 {
+                break;
+            }
+            return Err(errno.into());
+        }
+    }
+    Ok(total as u64)
+}
+
 /// Reads, blocking as the file does.
 pub(super) fn read(
     cx: &mut Cx<'_>,
@@ -136,6 +173,9 @@ pub(super) fn read(
     mut sink: UserSink,
     offset: Option<u64>,
 ) -> SysResult {
+    if file.ops().takes_all() {
+        return read_parts(cx, file, sink, offset);
+    }
     touch(cx, file, Touch::Read)?;
     match read_once(file, &mut sink, offset) {
         Err(Errno::AGAIN) if file.blocks() => {}
@@ -231,6 +271,10 @@ pub(super) fn write(
                 cx.progress().done = total as u64;
                 return Err(wait_for(cx, file, None, Restart::Always));
             }
+            Err(Errno::PENDING) => {
+                cx.progress().done = total as u64;
+                return Err(Errno::PENDING.into());
+            }
             Err(errno) => {
                 if errno == Errno::PIPE {
                     cx.send_signal_to_self(SIGPIPE);
@@ -242,8 +286,10 @@ pub(super) fn write(
             return end(total, errno);
         }
     }
-    if file.location().kind() == FileType::CharDevice {
-        send_signals(cx);
+    match file.location().kind() {
+        FileType::CharDevice => send_signals(cx),
+        FileType::Regular if total > 0 => drop_privileges(cx, file),
+        _ => {}
     }
     Ok(total as u64)
 }
@@ -257,4 +303,18 @@ pub(super) fn skip(ranges: &mut Vec<(u64, usize)>, mut bytes: usize) {
         bytes -= part;
     }
     ranges.retain(|range| range.1 > 0);
+}
+
+/// A write by somebody without privilege takes set-id bits and capabilities from a program.
+fn drop_privileges(cx: &Cx<'_>, file: &FileRef) {
+    let attr = file.attr();
+    let has_bits = attr.mode & 0o4000 != 0 || attr.mode & 0o2010 == 0o2010;
+    if has_bits && !cx.creds().has_cap(CAP_FSETID) {
+        let mode = Some(permission::without_set_id(&attr));
+        // The write is done: that this fails cannot be told any more.
+        let _ = file.inode().set_attr(&SetAttr { mode, ..SetAttr::default() });
+    }
+    if attr.mode & 0o111 != 0 {
+        let _ = file.inode().set_xattr(b"security.capability", None);
+    }
 }

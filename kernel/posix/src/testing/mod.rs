@@ -2,6 +2,7 @@
 //! A machine without a CPU, for tests on a host: a kernel over heap memory with a tmpfs root, whose
 //! tasks make the system calls that a test tells them to.
 
+mod cpu_time;
 pub(crate) mod elf;
 mod exec;
 mod fork;
@@ -10,8 +11,11 @@ mod hostile;
 mod ipc;
 mod memory;
 mod mqueue;
+mod pi;
 mod pidfd;
+mod privileges;
 mod remote;
+mod seccomp;
 mod signals;
 
 use std::{

@@ -29,9 +29,6 @@ pub(super) fn check(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), Error
     check_devices(linux)?;
     check_sysctls(linux, warnings)?;
 
-    if linux.seccomp().is_some() {
-        warnings.push("linux.seccomp is not applied: the VM is the boundary".to_owned());
-    }
     if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
         warnings.push("linux.mountLabel has no effect in a Trine VM".to_owned());
     }
@@ -206,19 +203,12 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_a_warning() {
         let linux = with_namespaces(
-            r#""seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
-               "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"},
+            r#""sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"},
                "devices": [{"path": "/dev/null", "type": "c"}]"#,
         );
         let mut warnings = Vec::new();
         check(&spec(&linux, ""), &mut warnings).unwrap();
-        assert_eq!(
-            warnings,
-            [
-                "linux.sysctl net.ipv4.ip_unprivileged_port_start is not applied",
-                "linux.seccomp is not applied: the VM is the boundary",
-            ]
-        );
+        assert_eq!(warnings, ["linux.sysctl net.ipv4.ip_unprivileged_port_start is not applied",]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
         types::Ready,
     },
     io::Sink,
-    process::signal::{SigInfo, SignalSet},
+    process::signal::{SI_TIMER, SigInfo, SignalSet},
     services::ServicesRef,
     sync::Lock,
     wait::Ticket,
@@ -45,8 +45,14 @@ fn encode(info: &SigInfo) -> [u8; RECORD] {
     record[0..4].copy_from_slice(&info.signal.to_le_bytes());
     record[4..8].copy_from_slice(&info.errno.to_le_bytes());
     record[8..12].copy_from_slice(&info.code.to_le_bytes());
-    // pid, uid
-    record[12..20].copy_from_slice(&info.rest[0..8]);
+    if info.code == SI_TIMER {
+        // ssi_tid and ssi_overrun
+        record[24..28].copy_from_slice(&info.rest[0..4]);
+        record[32..36].copy_from_slice(&info.rest[4..8]);
+    } else {
+        // pid, uid
+        record[12..20].copy_from_slice(&info.rest[0..8]);
+    }
     // si_status of SIGCHLD; si_int and si_ptr of a queued signal
     record[40..44].copy_from_slice(&info.rest[8..12]);
     record[44..48].copy_from_slice(&info.rest[8..12]);

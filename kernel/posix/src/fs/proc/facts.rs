@@ -278,6 +278,27 @@ pub(super) fn statm(subject: &Subject) -> Result<Vec<u8>, Errno> {
     Ok(text.0)
 }
 
+/// The bits of a mask as a list: `0-1,3`.
+fn mask_list(mask: u64) -> String {
+    let mut list = String::new();
+    let mut at = 0;
+    while at < 64 {
+        if mask >> at & 1 == 0 {
+            at += 1;
+            continue;
+        }
+        let run = (mask >> at).trailing_ones();
+        let comma = if list.is_empty() { "" } else { "," };
+        // Writing to a string cannot fail.
+        let _ = match run {
+            1 => write!(list, "{comma}{at}"),
+            run => write!(list, "{comma}{at}-{}", at + run - 1),
+        };
+        at += run;
+    }
+    list
+}
+
 pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let process = &subject.process;
     let task = subject.task().ok();
@@ -337,11 +358,22 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
         "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}",
         caps.inheritable, caps.permitted, caps.effective, caps.bounding, caps.ambient
     ));
-    text.line(format_args!("NoNewPrivs:\t{}\nSeccomp:\t0", u32::from(creds.no_new_privileges)));
-    text.line(format_args!("Cpus_allowed:\t1\nCpus_allowed_list:\t0"));
+    let seccomp = task.as_ref().map(|task| task.seccomp.lock().clone()).unwrap_or_default();
+    text.line(format_args!("NoNewPrivs:\t{}", u32::from(creds.no_new_privileges)));
+    text.line(format_args!("Seccomp:\t{}\nSeccomp_filters:\t{}", seccomp.mode(), seccomp.count()));
+    let cpus = subject.shared.vfs.upgrade().map_or(1, |vfs| vfs.cpus());
+    let all = if cpus >= 64 { u64::MAX } else { (1 << cpus) - 1 };
+    let allowed = all & task.as_ref().map_or(all, |t| t.affinity.load(Ordering::Relaxed));
+    text.line(format_args!("Cpus_allowed:\t{allowed:x}"));
+    text.line(format_args!("Cpus_allowed_list:\t{}", mask_list(allowed)));
     text.line(format_args!("Mems_allowed:\t1\nMems_allowed_list:\t0"));
     text.line(format_args!("voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0"));
     Ok(text.0)
+}
+
+pub(super) fn personality(subject: &Subject) -> Result<Vec<u8>, Errno> {
+    let persona = subject.process.personality.load(Ordering::Relaxed);
+    Ok(alloc::format!("{persona:08x}\n").into_bytes())
 }
 
 pub(super) fn io(_subject: &Subject) -> Result<Vec<u8>, Errno> {

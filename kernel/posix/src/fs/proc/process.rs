@@ -78,7 +78,7 @@ const ENTRIES: &[(&str, Entry)] = &[
     ("oom_adj", Entry::File(0o444, |_| Ok(b"0\n".to_vec()))),
     ("oom_score", Entry::File(0o444, |_| Ok(b"0\n".to_vec()))),
     ("oom_score_adj", Entry::OomScoreAdj),
-    ("personality", Entry::File(0o400, |_| Ok(b"00000000\n".to_vec()))),
+    ("personality", Entry::File(0o400, facts::personality)),
     ("root", Entry::Link(|subject| subject.path(Subject::root), Subject::root)),
     ("setgroups", Entry::File(0o444, |_| Ok(b"allow\n".to_vec()))),
     ("smaps", Entry::File(0o444, facts::smaps)),

@@ -4,6 +4,8 @@
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
 
+use trine_abi::socket::NETWORK_FILES;
+
 use super::{Shared, facts::Text};
 use crate::{
     Errno,
@@ -371,34 +373,16 @@ fn sys(shared: &Arc<Shared>, n: &mut Numbers) -> InodeRef {
     n.dir(Vec::from(entries))
 }
 
-/// /proc/[pid]/net: there is no network in the guest yet, so its tables are empty.
+/// /proc/[pid]/net: what the I/O server's kernel says of the pod's namespace; and AF_UNIX.
 pub(super) fn net(shared: &Arc<Shared>) -> InodeRef {
     let mut numbers = Numbers::new(shared.device, 1 << 19);
-    let texts = [
-        (
-            "dev",
-            "Inter-|   Receive                                                |  Transmit\n \
-             face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets \
-             errs drop fifo colls carrier compressed\n",
-        ),
-        (
-            "tcp",
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  \
-             timeout inode\n",
-        ),
-        (
-            "udp",
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  \
-             timeout inode ref pointer drops\n",
-        ),
-        (
-            "route",
-            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n",
-        ),
-        ("if_inet6", ""),
-        ("sockstat", "sockets: used 0\n"),
-    ];
-    let mut entries = Vec::from(texts.map(|(name, text)| (name, numbers.text(text))));
+    let mut entries = Vec::new();
+    // The last ones are of /proc/sys.
+    for name in &NETWORK_FILES[..NETWORK_FILES.len() - 4] {
+        let vfs = shared.vfs.clone();
+        let text = move || vfs.upgrade().ok_or(Errno::NOENT)?.net.file(name);
+        entries.push((*name, pseudo::file(numbers.file(0o444), text)));
+    }
     let vfs = shared.vfs.clone();
     let unix = move || Ok(vfs.upgrade().ok_or(Errno::NOENT)?.net.unix_table());
     entries.push(("unix", pseudo::file(numbers.file(0o444), unix)));

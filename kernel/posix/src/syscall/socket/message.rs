@@ -297,6 +297,7 @@ fn receive(
                     return Ok(done);
                 }
             }
+            Err(Errno::PENDING) => return Err(Errno::PENDING.into()),
             Err(Errno::AGAIN) if waits(file, flags) && !how.errors && !how.urgent => {
                 // With the ticket in place, once more: it may have become ready in between.
                 if !waited {
@@ -367,11 +368,13 @@ fn send_header(
     socket: &dyn Socket,
     at: u64,
     flags: u32,
+    sequence: u32,
 ) -> SysResult {
     let header = Header::read(cx, at)?;
     let control = control::read(cx, header.control, header.control_bytes)?;
     let mut message = Outgoing::plain(control.sender.unwrap_or_else(|| own_cred(cx)));
     message.control = control.others;
+    message.sequence = sequence;
     if !control.files.is_empty() {
         let net = super::vfs(cx).net.clone();
         if socket.identity().family == crate::net::AF_UNIX {
@@ -387,7 +390,7 @@ fn send_header(
 
 pub(in crate::syscall) fn sys_sendmsg(cx: &mut Cx<'_>, fd: i32, at: u64, flags: u32) -> SysResult {
     let (file, socket) = socket(cx, fd)?;
-    send_header(cx, &file, &*socket, at, flags)
+    send_header(cx, &file, &*socket, at, flags, 0)
 }
 
 pub(in crate::syscall) fn sys_sendmmsg(
@@ -398,12 +401,18 @@ pub(in crate::syscall) fn sys_sendmmsg(
     flags: u32,
 ) -> SysResult {
     let (file, socket) = socket(cx, fd)?;
-    for index in 0..count.min(MESSAGES_MAX) {
+    let first = cx.progress().value as u32;
+    for index in first..count.min(MESSAGES_MAX) {
         let header = at + u64::from(index) * MULTI_BYTES;
         // Only the first message is waited for: what was sent is told.
         let flags = if index > 0 { flags | MSG_DONTWAIT } else { flags };
-        match send_header(cx, &file, &*socket, header, flags) {
+        match send_header(cx, &file, &*socket, header, flags, index) {
             Ok(sent) => cx.write_u32(header + HEADER_BYTES, sent as u32)?,
+            // The answer is on its way: this message is gone on with.
+            Err(Stop::Errno(Errno::PENDING)) => {
+                cx.progress().value = index.into();
+                return Err(Errno::PENDING.into());
+            }
             Err(Stop::Errno(_)) if index > 0 => return Ok(index.into()),
             Err(stop) => return Err(stop),
         }

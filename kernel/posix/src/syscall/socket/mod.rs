@@ -16,9 +16,11 @@ use crate::{
     cx::{Cx, Restart, SysResult},
     fs::{FileRef, Vfs, types::OpenFlags},
     net::{
-        self, ADDRESS_BYTES_MAX, AF_UNIX, Directions, End, Socket,
+        self, ADDRESS_BYTES_MAX, AF_NETLINK, AF_UNIX, Directions, End, Identity, Socket,
         file::socket_of,
+        inet::{self, InetSocket},
         message::SOL_SOCKET,
+        netlink::NetlinkSocket,
         option::{SO_DOMAIN, SO_PROTOCOL, SO_TYPE},
         unix::{UnixSocket, effective_cred},
     },
@@ -63,6 +65,10 @@ pub(super) fn sys_socket(cx: &mut Cx<'_>, family: u32, kind: u32, protocol: u32)
     let net = vfs(cx).net.clone();
     let made: Arc<dyn Socket> = match u16::try_from(family) {
         Ok(AF_UNIX) => UnixSocket::new(&net.unix, kind, protocol)?,
+        Ok(family) if inet::is_inet(family) => {
+            InetSocket::new(&net.inet, Identity { family, kind, protocol })?
+        }
+        Ok(AF_NETLINK) => NetlinkSocket::new(&net, kind, protocol)?,
         _ => return Err(Errno::AFNOSUPPORT.into()),
     };
     Ok(give(cx, made, flags)?)

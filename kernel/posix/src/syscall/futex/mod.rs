@@ -6,9 +6,10 @@
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Weak},
+    vec::Vec,
 };
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use trine_machine::{Frame, Page};
 
@@ -26,8 +27,14 @@ const WAKE: u32 = 1;
 const REQUEUE: u32 = 3;
 const CMP_REQUEUE: u32 = 4;
 const WAKE_OP: u32 = 5;
+const LOCK_PI: u32 = 6;
+const UNLOCK_PI: u32 = 7;
+const TRYLOCK_PI: u32 = 8;
 const WAIT_BITSET: u32 = 9;
 const WAKE_BITSET: u32 = 10;
+const WAIT_REQUEUE_PI: u32 = 11;
+const CMP_REQUEUE_PI: u32 = 12;
+const LOCK_PI2: u32 = 13;
 const PRIVATE: u32 = 128;
 const CLOCK_REALTIME: u32 = 256;
 const ANY: u32 = u32::MAX;
@@ -35,8 +42,15 @@ const ANY: u32 = u32::MAX;
 const OWNER_DIED: u32 = 0x4000_0000;
 const WAITERS: u32 = 0x8000_0000;
 const TID_MASK: u32 = 0x3fff_ffff;
-/// Most entries of a robust list (ROBUST_LIST_LIMIT).
-const ROBUST_MAX: usize = 2048;
+
+mod pi;
+mod robust;
+mod waitv;
+
+pub(super) use self::{
+    robust::{sys_get_robust_list, sys_set_robust_list},
+    waitv::sys_futex_waitv,
+};
 
 /// What a futex is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,16 +59,56 @@ enum Key {
     Shared(u64),
 }
 
+/// What a waiter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// A wake-up with any of these bits.
+    Plain(u32),
+    /// A lock that this thread owns (FUTEX_LOCK_PI).
+    Pi(u32),
+    /// To be moved to this lock (FUTEX_WAIT_REQUEUE_PI).
+    Requeue(Key),
+}
+
 /// One waiting task.
 #[derive(Debug)]
 pub struct FutexWaiter {
     key: Lock<Key>,
-    bitset: u32,
+    role: Lock<Role>,
+    /// The word in the waiter's memory: of the lock, if it waits for one.
+    address: AtomicU64,
     is_woken: AtomicBool,
     /// The task, to wake; it may have ended.
-    task: alloc::sync::Weak<Task>,
+    task: Weak<Task>,
     /// Keeps the address of a shared futex from being used for something else.
-    _frame: Option<Frame>,
+    frame: Lock<Option<Frame>>,
+}
+
+impl FutexWaiter {
+    /// The owner of the lock that it waits for.
+    fn pi_owner(&self) -> Option<u32> {
+        match *self.role.lock() {
+            Role::Pi(owner) if !self.is_woken.load(Ordering::Relaxed) => Some(owner),
+            _ => None,
+        }
+    }
+}
+
+fn new_waiter(
+    task: &Arc<Task>,
+    key: Key,
+    address: u64,
+    frame: Option<Frame>,
+    role: Role,
+) -> Arc<FutexWaiter> {
+    Arc::new(FutexWaiter {
+        key: Lock::new(key),
+        role: Lock::new(role),
+        address: AtomicU64::new(address),
+        is_woken: AtomicBool::new(false),
+        task: Arc::downgrade(task),
+        frame: Lock::new(frame),
+    })
 }
 
 /// All futexes that somebody waits for.
@@ -85,7 +139,7 @@ impl FutexTable {
         let mut index = 0;
         while woken < count {
             let Some(waiter) = queue.get(index) else { break };
-            if waiter.bitset & bitset == 0 {
+            if !matches!(*waiter.role.lock(), Role::Plain(bits) if bits & bitset != 0) {
                 index += 1;
                 continue;
             }
@@ -102,7 +156,7 @@ impl FutexTable {
         woken
     }
 
-    fn requeue(&mut self, from: Key, to: Key, count: u32) -> u32 {
+    fn requeue(&mut self, from: Key, to: Key, frame: &Option<Frame>, count: u32) -> u32 {
         let mut moved = 0;
         while moved < count {
             let Some(queue) = self.queues.get_mut(&from) else { break };
@@ -111,10 +165,52 @@ impl FutexTable {
                 self.queues.remove(&from);
             }
             *waiter.key.lock() = to;
+            waiter.frame.lock().clone_from(frame);
             self.queues.entry(to).or_default().push_back(waiter);
             moved += 1;
         }
         moved
+    }
+
+    /// Whether all who wait are plain waiters.
+    fn is_plain(&self, key: Key) -> bool {
+        let plain = |waiter: &Arc<FutexWaiter>| matches!(*waiter.role.lock(), Role::Plain(_));
+        self.queues.get(&key).is_none_or(|queue| queue.iter().all(plain))
+    }
+
+    fn first(&self, key: Key) -> Option<Arc<FutexWaiter>> {
+        self.queues.get(&key)?.front().cloned()
+    }
+
+    fn has_pi(&self, key: Key) -> bool {
+        let waits = |waiter: &Arc<FutexWaiter>| matches!(*waiter.role.lock(), Role::Pi(_));
+        self.queues.get(&key).is_some_and(|queue| queue.iter().any(waits))
+    }
+
+    /// Takes the one out that waits longest for a lock.
+    fn pop_pi(&mut self, key: Key) -> Option<Arc<FutexWaiter>> {
+        let queue = self.queues.get(&key)?;
+        let waiter =
+            queue.iter().find(|waiter| matches!(*waiter.role.lock(), Role::Pi(_))).cloned()?;
+        self.remove(&waiter);
+        Some(waiter)
+    }
+
+    /// The rest waits for another owner now.
+    fn set_pi_owner(&self, key: Key, owner: u32) {
+        for waiter in self.queues.get(&key).into_iter().flatten() {
+            let mut role = waiter.role.lock();
+            if matches!(*role, Role::Pi(_)) {
+                *role = Role::Pi(owner);
+            }
+        }
+    }
+
+    /// The locks of an owner that others wait for.
+    fn pi_keys_of(&self, owner: u32) -> Vec<Key> {
+        let waits = |waiter: &Arc<FutexWaiter>| *waiter.role.lock() == Role::Pi(owner);
+        let queues = self.queues.iter().filter(|(_, queue)| queue.iter().any(waits));
+        queues.map(|(key, _)| *key).collect()
     }
 }
 
@@ -182,12 +278,15 @@ pub(super) fn sys_futex(
                 return Err(Errno::INVAL.into());
             }
             let (from, _) = key_of(&mm, address, is_private)?;
-            let (to, _) = key_of(&mm, address2, is_private)?;
+            let (to, frame) = key_of(&mm, address2, is_private)?;
             if command == CMP_REQUEUE && cx.read_u32(address)? != value3 {
                 return Err(Errno::AGAIN.into());
             }
+            if !cx.kernel.futexes.is_plain(from) {
+                return Err(Errno::INVAL.into());
+            }
             let woken = cx.kernel.futexes.wake(from, value, ANY);
-            let moved = cx.kernel.futexes.requeue(from, to, value2);
+            let moved = cx.kernel.futexes.requeue(from, to, &frame, value2);
             Ok(u64::from(woken + moved))
         }
         WAKE_OP => {
@@ -201,7 +300,17 @@ pub(super) fn sys_futex(
             }
             Ok(u64::from(woken))
         }
-        // Priority inheritance: glibc uses it only for mutexes that ask for the protocol.
+        LOCK_PI | LOCK_PI2 => {
+            let deadline = futex_deadline(cx, operation, timeout)?;
+            pi::lock(cx, address, is_private, deadline)
+        }
+        TRYLOCK_PI => pi::try_lock(cx, address, is_private),
+        UNLOCK_PI => pi::unlock(cx, address, is_private),
+        WAIT_REQUEUE_PI => {
+            let deadline = futex_deadline(cx, operation, timeout)?;
+            pi::wait_requeue(cx, address, operation, value, deadline, address2)
+        }
+        CMP_REQUEUE_PI => pi::requeue(cx, address, is_private, (value, value2), address2, value3),
         _ => Err(Errno::NOSYS.into()),
     }
 }
@@ -261,8 +370,8 @@ fn wait(
         return Err(Errno::INVAL.into());
     }
     let task = cx.task.clone();
-    let before = task.futex.lock().take();
-    if let Some(waiter) = before {
+    let before = core::mem::take(&mut *task.futex.lock());
+    for waiter in before {
         if cx.progress().value == 0 {
             // Left over from a call that ended otherwise.
             cx.kernel.futexes.remove(&waiter);
@@ -272,7 +381,7 @@ fn wait(
             cx.kernel.futexes.remove(&waiter);
             return Err(Errno::TIMEDOUT.into());
         } else {
-            *task.futex.lock() = Some(waiter);
+            task.futex.lock().push(waiter);
             let deadline = cx.progress().deadline_ns;
             return Err(cx.block(deadline, Restart::Always));
         }
@@ -285,15 +394,9 @@ fn wait(
     if deadline.is_some_and(|at| at <= cx.kernel.services.monotonic_ns()) {
         return Err(Errno::TIMEDOUT.into());
     }
-    let waiter = Arc::new(FutexWaiter {
-        key: Lock::new(key),
-        bitset,
-        is_woken: AtomicBool::new(false),
-        task: Arc::downgrade(&task),
-        _frame: frame,
-    });
+    let waiter = new_waiter(&task, key, address, frame, Role::Plain(bitset));
     cx.kernel.futexes.add(&waiter);
-    *task.futex.lock() = Some(waiter);
+    task.futex.lock().push(waiter);
     *cx.progress() = crate::cx::Progress { done: 0, deadline_ns: deadline, value: 1 };
     // With a relative time-out, a restart would wait from the start again (as ERESTART_RESTARTBLOCK
     // does not): such a call is interrupted for good.
@@ -309,32 +412,11 @@ fn futex_deadline(cx: &Cx<'_>, operation: u32, timeout: u64) -> Result<Option<u6
     let services = &cx.kernel.services;
     Ok(Some(match operation & !(PRIVATE | CLOCK_REALTIME) {
         WAIT => services.monotonic_ns().saturating_add(ns),
+        // Always a time of day.
+        LOCK_PI => ns.saturating_sub(services.realtime_offset_ns),
         _ if operation & CLOCK_REALTIME != 0 => ns.saturating_sub(services.realtime_offset_ns),
         _ => ns,
     }))
-}
-
-pub(super) fn sys_set_robust_list(cx: &mut Cx<'_>, head: u64, bytes: u64) -> SysResult {
-    if bytes != 24 {
-        return Err(Errno::INVAL.into());
-    }
-    cx.task.robust_list.store(head, Ordering::Relaxed);
-    Ok(0)
-}
-
-pub(super) fn sys_get_robust_list(
-    cx: &mut Cx<'_>,
-    tid: i32,
-    head_at: u64,
-    bytes_at: u64,
-) -> SysResult {
-    let task = match tid {
-        0 => cx.task.clone(),
-        tid => cx.kernel.services.registry.task(tid.cast_unsigned()).ok_or(Errno::SRCH)?,
-    };
-    cx.write_u64(bytes_at, 24)?;
-    cx.write_u64(head_at, task.robust_list.load(Ordering::Relaxed))?;
-    Ok(0)
 }
 
 impl Kernel {
@@ -347,51 +429,9 @@ impl Kernel {
 
     /// Takes a task out of the queue of the futex that it waits for.
     pub(crate) fn leave_futex(&mut self, task: &Task) {
-        if let Some(waiter) = task.futex.lock().take() {
-            self.futexes.remove(&waiter);
-        }
-    }
-
-    /// Marks the robust futexes that an ending thread holds.
-    pub(crate) fn walk_robust_list(&mut self, task: &Task) {
-        self.leave_futex(task);
-        let head = task.robust_list.swap(0, Ordering::Relaxed);
-        let Some(mm) = task.mm().filter(|_| head != 0) else { return };
-        let read = |address: u64| {
-            let mut word = [0; 8];
-            mm.read_bytes(address, &mut word).ok().map(|()| u64::from_le_bytes(word))
-        };
-        let (Some(mut entry), Some(offset), Some(pending)) =
-            (read(head), read(head.wrapping_add(8)), read(head.wrapping_add(16)))
-        else {
-            return;
-        };
-        let tid = task.tid();
-        for _ in 0..ROBUST_MAX {
-            let address = entry & !1;
-            if address == head {
-                break;
-            }
-            let next = read(address);
-            if address != pending & !1 {
-                self.owner_died(&mm, address.wrapping_add(offset), tid);
-            }
-            match next {
-                Some(next) => entry = next,
-                None => break,
-            }
-        }
-        if pending & !1 != 0 {
-            self.owner_died(&mm, (pending & !1).wrapping_add(offset), tid);
-        }
-    }
-
-    fn owner_died(&mut self, mm: &MmRef, address: u64, tid: u32) {
-        let change =
-            |old: u32| if old & TID_MASK == tid { old & WAITERS | OWNER_DIED } else { old };
-        let Ok(old) = update(mm, address, change) else { return };
-        if old & TID_MASK == tid && old & WAITERS != 0 {
-            self.futex_wake_address(mm, address, 1);
+        let waiters = core::mem::take(&mut *task.futex.lock());
+        for waiter in &waiters {
+            self.futexes.remove(waiter);
         }
     }
 }

@@ -395,8 +395,21 @@ pub fn of(number: u64) -> &'static str {
     name.copied().unwrap_or("unknown")
 }
 
+/// The number of a system call.
+pub fn number(name: &str) -> Option<u64> {
+    let old = OLD.iter().position(|known| *known == name).map(|index| index as u64);
+    let new = || NEW.iter().position(|known| *known == name);
+    old.or_else(|| new().map(|index| index as u64 + NEW_START))
+}
+
+/// All numbers that have a name.
+pub fn all() -> impl Iterator<Item = (u64, &'static str)> {
+    let old = OLD.iter().enumerate().map(|(index, name)| (index as u64, *name));
+    old.chain(NEW.iter().enumerate().map(|(index, name)| (index as u64 + NEW_START, *name)))
+}
+
 /// Whether a number has a name: the tables are checked with this when they are compiled.
-pub(crate) const fn is(number: u64, name: &str) -> bool {
+pub const fn is(number: u64, name: &str) -> bool {
     let listed =
         if number >= NEW_START { NEW[(number - NEW_START) as usize] } else { OLD[number as usize] };
     let (a, b) = (listed.as_bytes(), name.as_bytes());
@@ -415,7 +428,15 @@ pub(crate) const fn is(number: u64, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::{all, number, of};
+
+    #[test]
+    fn number_is_the_way_back() {
+        for (index, name) in all() {
+            assert_eq!(number(name), Some(index));
+        }
+        assert_eq!(number("no_such_call"), None);
+    }
 
     #[test]
     fn of_known_and_unknown_numbers() {
