@@ -159,7 +159,10 @@ fn tree(bed: &Bed) -> Result<()> {
     output.expect("324\nsum\nsum2\nt\nt.tar")?;
     ensure!(fs::metadata(volume.join("t/large"))?.len() == 5_000_000);
     let sum = std::process::Command::new("sh")
-        .args(["-c", "cd t && find . -type f | sort | sed 's,^./,t/,' | (cd ..; xargs cat) | cksum"])
+        .args([
+            "-c",
+            "cd t && find . -type f | sort | sed 's,^./,t/,' | (cd ..; xargs cat) | cksum",
+        ])
         .current_dir(&volume)
         .output()?;
     let seen = fs::read(volume.join("sum"))?;
