@@ -117,6 +117,10 @@ impl Kernel {
         let (progress, blocked) = (cx.progress, cx.blocked);
         self.send_terminal_signals();
         self.drop_stale_pages();
+        if self.services.arena.take_shortage() {
+            // The kernel's own memory grew into its reserve: somebody has to go before it is used up.
+            self.out_of_memory();
+        }
         let value = match result {
             Ok(value) => value,
             Err(Stop::Errno(Errno::PENDING)) => {

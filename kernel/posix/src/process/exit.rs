@@ -286,7 +286,9 @@ impl Kernel {
                 return None;
             }
             let task = process.any_thread()?;
-            Some(task.mm()?.resident_pages())
+            // A thread costs the kernel about as much.
+            let threads = process.threads.lock().len() as u64;
+            Some(task.mm()?.resident_pages() + threads * 4)
         };
         // Init only if nobody else is there.
         let victim = processes

@@ -193,6 +193,7 @@ table! { process_table:
     157 prctl => prctl::sys_prctl(u32, u64, u64, u64, u64);
     158 arch_prctl => prctl::sys_arch_prctl(u32, u64);
     160 setrlimit => limits::sys_setrlimit(u32, u64);
+    159 adjtimex => time::sys_adjtimex(u64);
     164 settimeofday => time::sys_settimeofday(u64, u64);
     169 reboot => system::sys_reboot(u32, u32, u32, u64);
     170 sethostname => system::sys_sethostname(u64, u64);
@@ -230,6 +231,7 @@ table! { process_table:
     279 move_pages => numa::sys_move_pages(i32, u64, u64, u64, u64, u32);
     297 rt_tgsigqueueinfo => signal::sys_rt_tgsigqueueinfo(i32, i32, u32, u64);
     302 prlimit64 => limits::sys_prlimit64(i32, u32, u64, u64);
+    305 clock_adjtime => time::sys_clock_adjtime(i32, u64);
     308 setns => process::sys_setns(i32, u32);
     309 getcpu => sched::sys_getcpu(u64, u64);
     310 process_vm_readv => remote::sys_process_vm_readv(i32, u64, usize, u64, usize, u64);
