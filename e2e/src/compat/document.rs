@@ -36,7 +36,7 @@ fn replace(text: &str, summary: &str) -> Result<String> {
 
 fn summary() -> Result<String> {
     let mut table = String::from(
-        "\n| source | cases | must | known to fail | not applicable | must, of those that apply |\n\
+        "\n| source | cases | must | known to fail | not run | must, of those that are run |\n\
          | --- | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let mut failures = String::new();
