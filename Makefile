@@ -8,6 +8,8 @@ CARGO   ?= cargo
 # e2e: run only the cases whose names contain one of these words; another runtime to compare with.
 CASES   ?=
 RUNTIME ?= io.containerd.trine.v1
+# compat: --fast, --source=NAME, --jobs=N, --ask-again.
+COMPAT  ?=
 # e2e: how many containers the leak check starts, one after the other and at once.
 export TRINE_E2E_SEQUENTIAL ?= 200
 export TRINE_E2E_PARALLEL   ?= 20
@@ -26,7 +28,7 @@ TOOLS       := $(CARGO) run -q -p trine-tools --
 LOGS        := target/logs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build kernel test demo lint bench e2e-ctr e2e-kvm install uninstall
+.PHONY: help setup build kernel test demo lint bench compat e2e-ctr e2e-kvm install uninstall
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
@@ -41,16 +43,17 @@ build: kernel ## build the programs and the guest kernel
 # By itself: together with host crates, cargo would build what both use with the features of both.
 kernel: ## build the guest kernel, strip it, and check its size
 	@$(CARGO) build --profile kernel -p trine-kernel
-	@mkdir -p $(RELEASE); objcopy --strip-debug $(KERNEL_ELF) $(KERNEL)
+	@mkdir -p $(RELEASE); objcopy --strip-all $(KERNEL_ELF) $(KERNEL)
 	@size=$$(stat -c %s $(KERNEL)); echo "trine-kernel: $$size bytes (at most $(KERNEL_MAX))"; \
 	 [ $$size -le $(KERNEL_MAX) ]
 
-test: build ## run all tests: units, containerd end to end, the standard-KVM lane
+test: build ## run all tests: units, containerd end to end, the standard-KVM lane, fast compatibility
 	@mkdir -p $(LOGS); status=0; \
 	 $(CARGO) test --no-fail-fast 2>&1 | tee $(LOGS)/unit.log || status=1; \
 	 $(E2E) ctr --runtime $(RUNTIME) $(CASES) 2>&1 | tee $(LOGS)/ctr.log || status=1; \
 	 $(E2E) kvm $(CASES) 2>&1 | tee $(LOGS)/kvm.log || status=1; \
-	 $(TOOLS) totals $(LOGS)/{unit,ctr,kvm}.log || status=1; exit $$status
+	 $(E2E) compat --fast -- $(CASES) 2>&1 | tee $(LOGS)/compat.log || status=1; \
+	 $(TOOLS) totals $(LOGS)/{unit,ctr,kvm,compat}.log || status=1; exit $$status
 
 demo: setup build ## do all set-up and show containers in micro-VMs, step by step
 	@$(E2E) demo
@@ -65,6 +68,9 @@ lint: ## check format, lints, licences, the crate graph and links in documents
 
 bench: build ## compare with runc (and runsc, if there): table, JSON and a figure
 	@$(CARGO) run --release -q -p trine-bench
+
+compat: build ## compare programs and test suites from Debian under Trine and under runc
+	@$(E2E) compat $(COMPAT) -- $(CASES)
 
 e2e-ctr: build ## run containers through a private containerd; RUNTIME=io.containerd.runc.v2 compares
 	@$(E2E) ctr --runtime $(RUNTIME) $(CASES)

@@ -12,6 +12,7 @@ needed="
   erofs-utils:fsck.erofs
   gcc:gcc
   libc6-dev:/usr/include/stdio.h
+  mmdebstrap:mmdebstrap
   qemu-system-x86:qemu-system-x86_64
   runc:runc
   util-linux:unshare

@@ -181,7 +181,8 @@ report() {{
         modules = MODULES.join(" "),
     );
     for case in cases {
-        script += &format!("report {} trine run {}", case.name, case.image.name);
+        let (name, vcpus, image) = (case.name, case.vcpus, case.image.name);
+        script += &format!("report {name} trine run --cpus {vcpus} {image}");
         for word in case.command {
             script += &format!(" {}", quote(word));
         }

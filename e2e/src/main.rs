@@ -6,9 +6,10 @@
 //! | `fetch` | gets Debian packages, builds the images and programs that guests run |
 //! | `ctr` | runs containers through a containerd of its own; also against runc |
 //! | `kvm` | boots Debian's kernel in QEMU with an emulated AMD-V, and runs VMs on its KVM |
+//! | `compat` | runs programs and test suites from Debian under runc and under Trine |
 //! | `demo` | shows the main things, step by step |
 //!
-//! `ctr` and `demo` re-execute themselves in mount and pid namespaces of their own: whatever they
+//! `ctr`, `compat` and `demo` re-execute themselves in mount and pid namespaces of their own: whatever they
 //! start ends with them, and what a leak check finds there is theirs.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ mod bed;
 mod bundle;
 mod census;
 mod command;
+mod compat;
 mod ctr;
 mod demo;
 mod images;
@@ -23,6 +25,7 @@ mod isolate;
 mod lane;
 mod packages;
 mod paths;
+mod pod;
 mod programs;
 mod smoke;
 mod suite;
@@ -50,11 +53,16 @@ enum Command {
     Ctr(CtrArguments),
     /// Test under a standard KVM, emulated by QEMU
     Kvm(Words),
+    /// Compare what programs from Debian do under runc and under Trine
+    Compat(compat::Arguments),
     /// Show the main things, step by step
     Demo,
     /// The part of `ctr` that runs in namespaces of its own
     #[command(hide = true)]
     CtrInside(CtrArguments),
+    /// The part of `compat` that runs in namespaces of its own
+    #[command(hide = true)]
+    CompatInside(compat::Arguments),
     /// The part of `demo` that runs in namespaces of its own
     #[command(hide = true)]
     DemoInside,
@@ -103,11 +111,13 @@ fn run() -> Result<bool> {
             isolate::run(&inside)
         }
         Command::Kvm(words) => lane::run(&words.words),
+        Command::Compat(arguments) => compat::run(&arguments),
         Command::Demo => {
             images::prepare()?;
             isolate::run(&["demo-inside"])
         }
         Command::CtrInside(arguments) => ctr::run(&arguments.runtime, arguments.words.words),
+        Command::CompatInside(arguments) => compat::run_inside(&arguments),
         Command::DemoInside => demo::run(),
     }
 }

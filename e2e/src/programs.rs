@@ -15,7 +15,7 @@ use crate::{command, paths};
 
 /// Names of the programs, and of their sources without `.c`.
 pub(crate) const NAMES: &[&str] =
-    &["forks", "hello", "memory", "preempt", "signals", "simd", "terminal", "threads"];
+    &["forks", "hello", "memory", "preempt", "shootdown", "signals", "simd", "terminal", "threads"];
 
 /// Names of programs, in `/broken` of the busybox image, that no system can run, with what is wrong
 /// with them.

@@ -17,6 +17,8 @@ pub(crate) struct Case {
     pub(crate) status: i32,
     /// What it must print, but for space at the end.
     pub(crate) stdout: &'static str,
+    /// vCPUs of its VM.
+    pub(crate) vcpus: u32,
 }
 
 const fn case(
@@ -26,7 +28,16 @@ const fn case(
     status: i32,
     stdout: &'static str,
 ) -> Case {
-    Case { name, image, command, status, stdout }
+    Case { name, image, command, status, stdout, vcpus: 1 }
+}
+
+/// A case of busybox's image on two vCPUs.
+const fn parallel(
+    name: &'static str,
+    command: &'static [&'static str],
+    stdout: &'static str,
+) -> Case {
+    Case { name, image: BUSYBOX, command, status: 0, stdout, vcpus: 2 }
 }
 
 /// All cases.
@@ -49,6 +60,10 @@ pub(crate) const CASES: &[Case] = &[
     case("memory", BUSYBOX, &["/usr/bin/memory"], 0, "memory ok"),
     case("preemption", BUSYBOX, &["/usr/bin/preempt", "3"], 0, "preempt ok"),
     case("vector-registers", BUSYBOX, &["/usr/bin/simd", "3"], 0, "simd ok"),
+    parallel("threads-on-two-vcpus", &["/usr/bin/threads"], "threads ok"),
+    parallel("fork-and-exec-on-two-vcpus", &["/usr/bin/forks", "60"], "forks ok"),
+    parallel("vector-registers-on-two-vcpus", &["/usr/bin/simd", "2"], "simd ok"),
+    parallel("stale-translations", &["/usr/bin/shootdown", "2"], "shootdown ok"),
     case(
         "files",
         BUSYBOX,

@@ -6,6 +6,8 @@
 //! libexec = "/usr/local/libexec/trine"
 //! socket_dir = "/run/containerd/s"
 //! idle_exit_seconds = 60        # a server that never got a task ends after this
+//! policy = "/etc/trine/policy.toml"   # what pods may forward to the host; none: everything
+//! audit = "/var/log/trine/audit"      # where the policy's log goes; none: beside the VM's log
 //!
 //! [cache]
 //! dir = "/var/lib/trine/images"
@@ -47,6 +49,10 @@ pub struct Config {
     pub socket_dir: Option<PathBuf>,
     /// How long a server that never got a task waits for one, in seconds.
     pub idle_exit_seconds: u64,
+    /// The policy of pods; `None` = everything is accepted.
+    pub policy: Option<PathBuf>,
+    /// Where the policy's log goes; `None` = beside the log of the pod's VMs.
+    pub audit: Option<PathBuf>,
     /// The image cache.
     pub cache: Cache,
     /// Sizes of VMs.
@@ -60,6 +66,8 @@ impl Default for Config {
             libexec: None,
             socket_dir: None,
             idle_exit_seconds: 60,
+            policy: None,
+            audit: None,
             cache: Cache::default(),
             vm: Vm::default(),
         }
@@ -190,6 +198,8 @@ impl Config {
             ("cache.dir", Some(&self.cache.dir)),
             ("libexec", self.libexec.as_ref()),
             ("socket_dir", self.socket_dir.as_ref()),
+            ("policy", self.policy.as_ref()),
+            ("audit", self.audit.as_ref()),
         ] {
             if let Some(dir) = dir.filter(|dir| !dir.is_absolute()) {
                 return fault(key, format!("{dir:?}"), "an absolute path");
@@ -233,6 +243,7 @@ mod tests {
             ("[vm]\ndefault_memory_mib = 15", "vm.default_memory_mib is 15, expected 16 to"),
             ("[vm]\ndefault_vcpus = 17", "vm.default_vcpus is 17, expected 1 to 16"),
             ("[cache]\nmax_mib = 0", "cache.max_mib is 0"),
+            ("policy = \"p\"", "policy is \"p\", expected an absolute path"),
             ("libexec = \"lib\"", "libexec is \"lib\", expected an absolute path"),
         ] {
             let fault = fault(text);

@@ -33,6 +33,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount
         kind: kind.into(),
         source: source.into(),
         options: strings(options),
+        volume: None,
     }
 }
 

@@ -85,12 +85,13 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     bed.vm_case(suite, "limits-are-the-vms-size", || limits(bed));
     suite.case("several-processors", || {
         let script = "/usr/bin/forks 200 && /usr/bin/preempt 2 && /usr/bin/simd 2 && \
-                      /usr/bin/threads";
+                      /usr/bin/threads && /usr/bin/shootdown 2";
         let arguments = ["/bin/sh", "-c", script];
         for _ in 0..2 {
             let id = bed.id("several");
             let mut ctr = bed.ctr_run(&["--rm", "--cpus", "2"], BUSYBOX, &id, &arguments);
-            command::run(&mut ctr)?.expect("forks ok\npreempt ok\nsimd ok\nthreads ok")?;
+            command::run(&mut ctr)?
+                .expect("forks ok\npreempt ok\nsimd ok\nthreads ok\nshootdown ok")?;
         }
         Ok(())
     });

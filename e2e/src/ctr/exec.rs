@@ -44,6 +44,8 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         let exec_id = bed.id("exec");
         let mut ctr = bed.ctr(&["task", "exec", "--tty", "--exec-id", &exec_id, &id, "/bin/sh"]);
         let mut session = Session::start(&mut ctr, 25, 85)?;
+        // What is typed before ctr has made its terminal raw is ctr's to lose.
+        session.expect("/ # ", PATIENCE)?;
         session.send("until stty size | grep -q '^25 [8]5'; do sleep 0.1; done; stty size; echo $((6 * 7))\n")?;
         session.expect("25 85", PATIENCE)?;
         session.expect("42", PATIENCE)?;

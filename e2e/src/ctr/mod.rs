@@ -10,8 +10,10 @@ mod faults;
 mod kills;
 mod leaks;
 mod lifecycle;
+mod network;
 mod streams;
 mod tool;
+mod volumes;
 
 use std::path::Path;
 
@@ -38,7 +40,9 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     streams::cases(&bed, &mut suite);
     exec::cases(&bed, &mut suite);
     lifecycle::cases(&bed, &mut suite);
+    network::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
+    volumes::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);
     kills::cases(&mut bed, &mut suite);

@@ -27,12 +27,14 @@ pub const NO_HANDLE: u32 = u32::MAX;
 pub struct Mount {
     /// Where, an absolute path in the container.
     pub destination: Vec<u8>,
-    /// File system type: `proc`, `tmpfs`, `devpts`, `sysfs`, `mqueue`, `cgroup`.
+    /// File system type: `proc`, `tmpfs`, `devpts`, `sysfs`, `mqueue`, `cgroup`, `volume`.
     pub kind: Vec<u8>,
     /// Source, as in mount(2).
     pub source: Vec<u8>,
     /// Options, as in fstab(5).
     pub options: Vec<Vec<u8>>,
+    /// Handle of a volume's root, for `volume`.
+    pub volume: Option<u32>,
 }
 
 /// What the container as a whole is like.
@@ -222,6 +224,7 @@ impl Config {
             to.bytes(&mount.kind);
             to.bytes(&mount.source);
             write_strings(to, &mount.options);
+            to.u32(mount.volume.unwrap_or(NO_HANDLE));
         });
         write_strings(to, &self.masked_paths);
         write_strings(to, &self.readonly_paths);
@@ -243,6 +246,7 @@ impl Config {
                     kind: from.bytes()?,
                     source: from.bytes()?,
                     options: read_strings(from)?,
+                    volume: Some(from.u32()?).filter(|&handle| handle != NO_HANDLE),
                 })
             })?,
             masked_paths: read_strings(from)?,

@@ -17,6 +17,8 @@
 //! | [`names`] | the names of all system calls |
 //! | [`wire`] | how a control message is encoded |
 //! | [`window`] | rings and buffers between the kernel and the I/O server |
+//! | [`file`] | arguments and answers of forwarded file calls |
+//! | [`socket`] | arguments, answers and events of forwarded sockets |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -24,10 +26,12 @@ extern crate alloc;
 
 pub mod boot;
 pub mod control;
+pub mod file;
 pub mod layout;
 pub mod names;
 pub mod nucleus;
 pub mod ring;
+pub mod socket;
 pub mod vcpu;
 pub mod window;
 pub mod wire;

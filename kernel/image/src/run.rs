@@ -129,6 +129,7 @@ fn run_task(mut machine: Held, vcpu: usize, task: &TaskRef) -> Held {
     fpu::switch_to(vcpu, task);
     let mut cpu = fpu::cpu(vcpu);
     cpu.set_timers(deadline, wants_tick);
+    cpu.hurry_timers();
     cpu.enter(mm.space.lock().translations());
     let is_other = ACTIVE[vcpu].lock().as_ref().is_none_or(|active| !Arc::ptr_eq(active, &mm));
     if is_other {
@@ -161,10 +162,15 @@ fn idle(mut machine: Held, vcpu: usize) -> Held {
         let active = ACTIVE[vcpu].lock().take();
         drop(active);
     }
+    // Other vCPUs would have to wait meanwhile.
+    if machine.info.vcpus == 1 && machine.kernel.services.look_before_sleep() {
+        return machine;
+    }
     if machine.sleep_window(true) {
         machine.sleep_window(false);
         return machine;
     }
+    let asleep_ns = machine.kernel.services.monotonic_ns();
     let deadline = machine.kernel.sleep().unwrap_or(u64::MAX);
     let cpu = fpu::cpu(vcpu);
     cpu.set_timers(deadline, false);
@@ -173,6 +179,7 @@ fn idle(mut machine: Held, vcpu: usize) -> Held {
     drop(cpu);
     let mut machine = Held::take(vcpu);
     machine.sleep_window(false);
+    machine.kernel.services.woke_after(asleep_ns);
     machine.kernel.tick();
     machine
 }
@@ -202,7 +209,7 @@ impl Machine {
 
     fn take_completions(&mut self) {
         loop {
-            let completion = self.kernel.services.window.lock().as_mut().and_then(|w| w.poll());
+            let completion = self.kernel.services.next_completion();
             let Some((request, completion)) = completion else { return };
             self.kernel.completion(request, completion);
         }
@@ -244,7 +251,7 @@ impl Machine {
 
     /// Asks for a notification at the next completion; says whether one is there already.
     fn sleep_window(&self, sleeping: bool) -> bool {
-        self.kernel.services.window.lock().as_ref().is_some_and(|w| w.set_sleeping(sleeping))
+        self.kernel.services.set_window_sleeping(sleeping)
     }
 }
 

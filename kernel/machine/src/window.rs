@@ -2,7 +2,8 @@
 //! The kernel's end of the window to the I/O server (`trine_abi::window`).
 //!
 //! Request `id` owns the data bytes `id * BUFFER_BYTES ..` as long as it is in flight: allotting
-//! an id allots its buffer.
+//! an id allots its buffer.  A bulk request ([`Window::begin_bulk`]) has one of a few large buffers
+//! instead.
 
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -10,16 +11,18 @@ use trine_abi::{
     boot::BootInfo,
     layout::DIRECT_MAP,
     window::{
-        COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion, DATA, DATA_BYTES, ENTRIES,
-        KERNEL_SLEEPS, Operation, SERVER_SLEEPS, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS,
-        Submission, WINDOW_BYTES, entry_offset, waiting,
+        BULK_BUFFERS, BULK_BYTES, COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion,
+        DATA, ENTRIES, KERNEL_SLEEPS, Operation, SERVER_SLEEPS, SMALL_BYTES, SQ_TAIL,
+        SUBMISSION_BYTES, SUBMISSIONS, Submission, WINDOW_BYTES, entry_offset, waiting,
     },
 };
 
 use crate::{cpu, raw};
 
 /// Bytes of the buffer of one request.
-pub const BUFFER_BYTES: usize = (DATA_BYTES / ENTRIES) as usize;
+pub const BUFFER_BYTES: usize = SMALL_BYTES as usize;
+/// Bytes of the buffer of one bulk request.
+pub const BULK_BUFFER_BYTES: usize = BULK_BYTES as usize;
 
 /// The window.
 #[derive(Debug)]
@@ -29,6 +32,10 @@ pub struct Window {
     ring_fn: fn(),
     /// Bit `id` set: free.
     free: u64,
+    /// Bit set: the large buffer is free.
+    free_bulk: u32,
+    /// The large buffer of each request.
+    bulk: [Option<u8>; ENTRIES as usize],
     sq_tail: u32,
     cq_head: u32,
 }
@@ -41,12 +48,26 @@ unsafe impl Send for Window {}
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {
     id: u32,
+    bulk: Option<u8>,
 }
 
 impl Request {
     /// Its number, below `ENTRIES`.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// Bytes of its buffer.
+    pub fn capacity(&self) -> usize {
+        if self.bulk.is_some() { BULK_BUFFER_BYTES } else { BUFFER_BYTES }
+    }
+
+    /// Where its buffer begins in the data area.
+    fn data(&self) -> usize {
+        match self.bulk {
+            Some(bulk) => ENTRIES as usize * BUFFER_BYTES + usize::from(bulk) * BULK_BUFFER_BYTES,
+            None => self.id as usize * BUFFER_BYTES,
+        }
     }
 }
 
@@ -56,7 +77,15 @@ impl Window {
     /// # Safety
     /// `base` is mapped and writable for `WINDOW_BYTES`, for ever, and 64-byte aligned.
     pub unsafe fn new(base: *mut u8, ring_fn: fn()) -> Self {
-        Self { base, ring_fn, free: u64::MAX, sq_tail: 0, cq_head: 0 }
+        Self {
+            base,
+            ring_fn,
+            free: u64::MAX,
+            free_bulk: (1 << BULK_BUFFERS) - 1,
+            bulk: [None; ENTRIES as usize],
+            sq_tail: 0,
+            cq_head: 0,
+        }
     }
 
     /// The window that the VMM mapped, if it did.
@@ -92,44 +121,64 @@ impl Window {
         let id = self.free.trailing_zeros();
         (id < ENTRIES).then(|| {
             self.free &= !(1 << id);
-            Request { id }
+            Request { id, bulk: None }
         })
+    }
+
+    /// Takes a free request with a large buffer; `None` while there is none.
+    pub fn begin_bulk(&mut self) -> Option<Request> {
+        let bulk = self.free_bulk.trailing_zeros();
+        if bulk >= BULK_BUFFERS {
+            return None;
+        }
+        let mut request = self.begin()?;
+        self.free_bulk &= !(1 << bulk);
+        request.bulk = Some(bulk as u8);
+        self.bulk[request.id as usize] = request.bulk;
+        Some(request)
     }
 
     /// Gives a request back that was not submitted, or whose completion was handled.
     pub fn end(&mut self, request: Request) {
+        if let Some(bulk) = self.bulk[request.id as usize].take() {
+            self.free_bulk |= 1 << bulk;
+        }
         self.free |= 1 << request.id;
     }
 
     /// Copies into a request's buffer, from `offset` on; returns how many bytes fit.
     pub fn write(&self, request: &Request, offset: usize, from: &[u8]) -> usize {
-        let bytes = from.len().min(BUFFER_BYTES.saturating_sub(offset));
-        self.copy_in(DATA + request.id as usize * BUFFER_BYTES + offset, &from[..bytes]);
+        let bytes = from.len().min(request.capacity().saturating_sub(offset));
+        self.copy_in(DATA + request.data() + offset, &from[..bytes]);
         bytes
     }
 
     /// Copies out of a request's buffer, from `offset` on; returns how many bytes there were.
     pub fn read(&self, request: &Request, offset: usize, to: &mut [u8]) -> usize {
-        let bytes = to.len().min(BUFFER_BYTES.saturating_sub(offset));
-        self.copy_out(DATA + request.id as usize * BUFFER_BYTES + offset, &mut to[..bytes]);
+        let bytes = to.len().min(request.capacity().saturating_sub(offset));
+        self.copy_out(DATA + request.data() + offset, &mut to[..bytes]);
         bytes
     }
 
-    /// Submits a request.  The id comes back from [`Window::poll`].
+    /// Submits a request that may use the first `bytes` of its buffer, of which the first `input`
+    /// are arguments.  The id comes back from [`Window::poll`].
     pub fn submit(
         &mut self,
         request: Request,
         operation: Operation,
         handle: u32,
         bytes: usize,
+        input: usize,
         argument: u64,
     ) {
+        let bytes = bytes.min(request.capacity());
         let entry = Submission {
             operation,
             id: request.id,
             handle,
-            bytes: bytes.min(BUFFER_BYTES) as u32,
-            data: request.id * BUFFER_BYTES as u32,
+            bytes: bytes as u32,
+            data: request.data() as u32,
+            input: input.min(bytes) as u32,
             argument,
         };
         self.copy_in(entry_offset(SUBMISSIONS, self.sq_tail, SUBMISSION_BYTES), &entry.encode());
@@ -153,13 +202,21 @@ impl Window {
         self.word(CQ_HEAD).store(self.cq_head, Ordering::Release);
         let completion = Completion::decode(&entry);
         let in_flight = completion.id < ENTRIES && self.free >> completion.id & 1 == 0;
-        in_flight.then_some((Request { id: completion.id }, completion))
+        in_flight.then(|| {
+            let bulk = self.bulk[completion.id as usize];
+            (Request { id: completion.id, bulk }, completion)
+        })
     }
 
     /// Asks for a notification at the next completion, or not; returns whether one is there already.
     pub fn set_sleeping(&self, sleeping: bool) -> bool {
         self.word(KERNEL_SLEEPS).store(u32::from(sleeping), Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        self.word(CQ_TAIL).load(Ordering::Acquire) != self.cq_head
+    }
+
+    /// Whether a completion waits to be taken.
+    pub fn has_news(&self) -> bool {
         self.word(CQ_TAIL).load(Ordering::Acquire) != self.cq_head
     }
 

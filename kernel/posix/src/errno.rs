@@ -160,6 +160,18 @@ impl Errno {
         Self(number)
     }
 
+    /// No error that a program ever sees: the answer of a forwarded call is not there yet, and the
+    /// system call is to be made again when it is ([`crate::forward`]).
+    pub(crate) const PENDING: Self = Self(4095);
+
+    /// An errno that the I/O server gave.
+    pub(crate) fn from_host(number: u32) -> Self {
+        match u16::try_from(number) {
+            Ok(number @ 1..=133) => Self(number),
+            _ => Self::IO,
+        }
+    }
+
     /// The number, positive.
     pub fn number(self) -> u32 {
         u32::from(self.0)

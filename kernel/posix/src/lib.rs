@@ -14,9 +14,11 @@
 //! | [`cx`] | what a system call sees: the calling task, its resources, how to wait |
 //! | [`wait`] | wait queues and tickets |
 //! | [`io`] | where file contents go to and come from |
+//! | `forward` | requests to the I/O server, and how a system call finds their answers |
 //! | [`services`] | clock, random numbers, frames, the window: what every object may use |
 //! | [`fs`] | files: VFS, image, overlay, tmpfs, devices, proc, pipes, terminals, streams |
 //! | [`mm`] | memory: areas, faults, ELF images |
+//! | `net` | sockets |
 //! | [`process`] | tasks, processes, signals, credentials |
 //! | [`syscall`] | the table, and one file per family of calls |
 #![cfg_attr(not(test), no_std)]
@@ -30,10 +32,12 @@ extern crate alloc;
 
 pub mod cx;
 pub mod errno;
+pub(crate) mod forward;
 pub mod fs;
 pub mod io;
 pub mod kernel;
 pub mod mm;
+mod net;
 pub mod process;
 pub mod services;
 pub mod sync;

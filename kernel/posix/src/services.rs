@@ -12,6 +12,7 @@ use rand_chacha::{
 use trine_machine::{Arena, window::Window};
 
 use crate::{
+    forward::Requests,
     kernel::Timers,
     mm::Stale,
     process::{Registry, TaskRef},
@@ -37,6 +38,7 @@ pub struct Services {
     pub realtime_offset_ns: u64,
     /// The window to the I/O server, if there is one.
     pub window: Lock<Option<Window>>,
+    pub(crate) requests: Requests,
     /// Tasks that were woken and are not in the run queue yet.
     pub woken: Lock<Vec<u32>>,
     /// Lines for the host's log.
@@ -68,6 +70,7 @@ impl Services {
             monotonic_fn,
             realtime_offset_ns,
             window: Lock::new(window),
+            requests: Requests::new(),
             woken: Lock::new(Vec::new()),
             log: Lock::new(Vec::new()),
             timers: Timers::default(),
@@ -77,6 +80,12 @@ impl Services {
             due_timers: Lock::new(Vec::new()),
             random: Lock::new(ChaCha20Rng::from_seed(seed)),
         })
+    }
+
+    /// How many tasks there may be: as on Linux, an eighth of RAM at 16 KiB a task, so that they
+    /// leave room for what they are to do.
+    pub fn tasks_max(&self) -> u64 {
+        (self.arena.ram_bytes() / (128 << 10)).max(64)
     }
 
     /// CLOCK_MONOTONIC in nanoseconds.

@@ -40,7 +40,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
     let image = Images::open(&context.images)?.of_directory(&rootfs)?;
 
     let annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
-    let Translation { config, process, limits, network, .. } = translation;
+    let Translation { config, volumes, process, limits, network, .. } = translation;
     Ok(Plan {
         outline: Outline {
             record: Record {
@@ -56,6 +56,9 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             network_namespace: network.namespace_path(),
             cgroup: limits.cgroup,
             resources: limits.resources,
+            volumes,
+            policy: None,
+            audit: None,
             log: context.log.vm_path.clone(),
         },
         image: image.file,

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use oci_spec::image::Config as ImageConfig;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-use trine::oci::{Defaults, MEMORY_MIN_BYTES};
+use trine::{
+    Volume,
+    oci::{Defaults, MEMORY_MIN_BYTES},
+};
 use trine_abi::{
     control::{Config, Mount, NO_HANDLE, Process},
     layout::MAX_VCPUS,
@@ -86,6 +89,8 @@ pub(crate) fn plan(
         stdio: [NO_HANDLE; 3],
         ..Process::default()
     };
+    let mut mounts = mounts();
+    let volumes = volumes(&flags.volume, &mut mounts)?;
     let config = Config {
         files: vec![
             (b"/etc/hostname".to_vec(), format!("{hostname}\n").into_bytes()),
@@ -93,7 +98,7 @@ pub(crate) fn plan(
         ],
         hostname: hostname.into_bytes(),
         readonly_root: flags.read_only,
-        mounts: mounts(),
+        mounts,
         ..Config::default()
     };
     let defaults = bundle::defaults();
@@ -111,6 +116,9 @@ pub(crate) fn plan(
         network_namespace: None,
         cgroup: None,
         resources: None,
+        volumes,
+        policy: None,
+        audit: None,
         log: context.log.vm_path.clone(),
     };
     Ok(Plan { outline, image: image.file, config, process })
@@ -291,8 +299,38 @@ fn mounts() -> Vec<Mount> {
         kind: kind.as_bytes().to_vec(),
         source: kind.as_bytes().to_vec(),
         options: options.split(',').map(|option| option.as_bytes().to_vec()).collect(),
+        volume: None,
     })
     .to_vec()
+}
+
+/// Adds the mounts of `-v SOURCE:DESTINATION[:OPTIONS]`.
+fn volumes(given: &[String], mounts: &mut Vec<Mount>) -> Result<Vec<Volume>> {
+    let mut volumes = Vec::new();
+    for text in given {
+        let parts: Vec<_> = text.split(':').collect();
+        let (source, destination, options) = match parts[..] {
+            [source, destination] => (source, destination, ""),
+            [source, destination, options] => (source, destination, options),
+            _ => bail!("volume {text:?} is not SOURCE:DESTINATION[:OPTIONS]"),
+        };
+        if !destination.starts_with('/') || destination.split('/').any(|name| name == "..") {
+            bail!("volume {text:?}: the destination must be an absolute path without \"..\"");
+        }
+        let options: Vec<_> = options.split(',').filter(|option| !option.is_empty()).collect();
+        if let Some(unknown) =
+            options.iter().find(|option| !matches!(**option, "ro" | "rw" | "noexec" | "nosuid"))
+        {
+            bail!("volume {text:?}: option {unknown:?} is not one of ro, rw, noexec, nosuid");
+        }
+        let source = std::fs::canonicalize(source)
+            .with_context(|| format!("volume {text:?}: cannot use {source}"))?;
+        let volume = Volume { source, recursive: true, readonly: options.contains(&"ro") };
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+        mounts.push(volume.mount(volumes.len(), destination.as_bytes(), &options));
+        volumes.push(volume);
+    }
+    Ok(volumes)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::{fs::File, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use trine::{ContainerSpec, Limits, PodOptions, Stdio};
+use trine::{ContainerSpec, Limits, PodOptions, Stdio, Volume};
 use trine_abi::control::{Config, Process};
 
 use crate::store::Record;
@@ -33,6 +33,12 @@ pub(crate) struct Outline {
     pub(crate) cgroup: Option<String>,
     /// OCI `linux.resources` for it, as JSON.
     pub(crate) resources: Option<String>,
+    /// Volumes of the container.
+    pub(crate) volumes: Vec<Volume>,
+    /// The policy file.
+    pub(crate) policy: Option<PathBuf>,
+    /// Where the policy's log goes.
+    pub(crate) audit: Option<PathBuf>,
     /// Where VMM and I/O process log.
     pub(crate) log: Option<PathBuf>,
 }
@@ -47,6 +53,8 @@ impl Plan {
             // The VM's cgroup must be empty when the VM is deleted: the I/O process stays outside.
             cgroup: None,
             log: self.outline.log.clone(),
+            policy: self.outline.policy.clone(),
+            audit: self.outline.audit.clone(),
         }
     }
 
@@ -57,6 +65,7 @@ impl Plan {
             id: outline.record.id,
             image,
             config,
+            volumes: outline.volumes,
             process,
             stdio,
             limits: Limits {

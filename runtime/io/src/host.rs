@@ -17,10 +17,14 @@ use rustix::event::EventfdFlags;
 use trine_abi::window::WINDOW_BYTES;
 use trine_jail::shared::{SharedError, SharedMemory};
 use trine_link::{Link, LinkError, Message};
+use trine_policy::{Engine, Policy};
 
 use crate::{
-    protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec},
+    files::Files,
+    guard::{Guard, PodGuard},
+    protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
     server::{Order, Server, ServerError, chain},
+    socket::{Network, Sockets},
     stream::Stream,
     window::Window,
 };
@@ -55,6 +59,12 @@ enum RequestError {
     Window(#[from] SharedError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error("cannot use the volume at {destination}")]
+    Volume {
+        destination: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot {action}")]
     Host {
         action: &'static str,
@@ -95,19 +105,22 @@ impl Vm {
     }
 }
 
-/// Serves a sandbox until it closes the link.  `confine_fn` is called at its first request, with
-/// the network namespace if there is one, while the process has a single thread.
+/// Serves a sandbox until it closes the link.  At its first request, while the process has a single
+/// thread, `enter_fn` is called with the network namespace if there is one, and then `confine_fn`.
 ///
 /// # Errors
 /// [`ServeError`]; the sandbox has been told.
 pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     link: Link,
-    confine_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+    enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+    confine_fn: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
-    let host = Host { notices: notices.clone(), vms: BTreeMap::new(), may_spin };
-    let served = host.serve(&link, confine_fn);
+    let guard = PodGuard::new("", None, None);
+    let (vms, network) = (BTreeMap::new(), None);
+    let host = Host { notices: notices.clone(), vms, network, may_spin, guard };
+    let served = host.serve(&link, enter_fn, confine_fn);
     if let Err(error) = &served {
         notices.send(&Notice::Failed { vm: None, reason: chain(error) });
     }
@@ -117,25 +130,37 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 struct Host {
     notices: Notices,
     vms: BTreeMap<u32, Vm>,
+    /// What is known of the pod's network namespace.
+    network: Option<Arc<Network>>,
     /// There is more than one CPU.
     may_spin: bool,
+    guard: Arc<PodGuard>,
 }
 
 impl Host {
     fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         mut self,
         link: &Link,
-        confine_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+        enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
+        confine_fn: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), ServeError> {
         let Some(first) = link.receive()? else {
             return Ok(());
         };
-        let Request::Setup { .. } = decode(&first)? else {
+        let Request::Setup { name, network, policy, audit } = decode(&first)? else {
             return Err(ServeError::Protocol("the first request is not a setup".into()));
         };
-        let network = first.descriptors.first().map(AsFd::as_fd);
-        confine_fn(network).map_err(|error| ServeError::Confine(error.into()))?;
-        drop(first);
+        let mut files = first.descriptors.into_iter();
+        let namespace = if network { files.next() } else { None };
+        let log = if audit { files.next() } else { None };
+        let engine = policy.map(|text| Policy::parse("policy", &text)).transpose();
+        let engine = engine.map_err(|error| ServeError::Protocol(error.to_string()))?;
+        self.guard = PodGuard::new(&name, engine.as_ref().map(Engine::new), log);
+        enter_fn(namespace.as_ref().map(AsFd::as_fd))
+            .map_err(|error| ServeError::Confine(error.into()))?;
+        drop(namespace);
+        self.network = Some(Arc::new(Network::open()));
+        confine_fn().map_err(|error| ServeError::Confine(error.into()))?;
         self.notices.send(&Notice::Ready);
         while let Some(message) = link.receive()? {
             let request = decode(&message)?;
@@ -149,7 +174,9 @@ impl Host {
             Request::Setup { .. } => {
                 return Err(ServeError::Protocol("a second setup".into()));
             }
-            Request::Attach { vm, streams } => (vm, self.attach(vm, &streams, files)),
+            Request::Attach { vm, container, streams, volumes } => {
+                (vm, self.attach(vm, &container, &streams, &volumes, files))
+            }
             Request::AddStreams { vm, ticket, streams } => {
                 let opened = open_all(&streams, &mut files.into_iter());
                 (vm, opened.and_then(|streams| self.order(vm, Order::Add { streams, ticket })))
@@ -172,13 +199,19 @@ impl Host {
     fn attach(
         &mut self,
         number: u32,
+        container: &str,
         streams: &[StreamSpec],
-        files: Vec<OwnedFd>,
+        volumes: &[VolumeSpec],
+        mut files: Vec<OwnedFd>,
     ) -> Result<(), RequestError> {
         if self.vms.contains_key(&number) {
             return Err(RequestError::Attached(number));
         }
         let found = files.len();
+        let Some(first) = found.checked_sub(volumes.len()) else {
+            return Err(RequestError::Descriptors { found, wanted: 3 + volumes.len() });
+        };
+        let roots = files.split_off(first);
         let mut files = files.into_iter();
         let (Some(memory), Some(doorbell), Some(notify)) =
             (files.next(), files.next(), files.next())
@@ -198,14 +231,27 @@ impl Host {
         let mut server = Server::new(
             number,
             window,
-            doorbell,
-            Arc::clone(&wake),
+            (doorbell, Arc::clone(&wake)),
             receiver,
             notices,
             self.may_spin,
+            Guard::new(Arc::clone(&self.guard), container),
         )?;
         for (handle, stream) in streams {
             server.add(handle, stream)?;
+        }
+        if let Some(network) = &self.network {
+            server.serve_sockets(Box::new(Sockets::new(Arc::clone(network))));
+        }
+        if !volumes.is_empty() {
+            let mut files = Files::new();
+            for (volume, root) in volumes.iter().zip(roots) {
+                files.add(volume, root).map_err(|errno| {
+                    let destination = volume.destination.clone();
+                    RequestError::Volume { destination, source: errno.into() }
+                })?;
+            }
+            server.set_files(Box::new(files));
         }
         thread::Builder::new()
             .name(format!("vm{number}"))

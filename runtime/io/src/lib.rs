@@ -11,18 +11,23 @@
 //!                                     └──> Stream (one per handle: its queue and its descriptor)
 //! ```
 //!
-//! The streams of processes are what is served now.  Files and sockets will be further kinds of
-//! objects behind the same handles.
+//! Streams of processes are served by the thread itself; forwarded calls go to a `service::Service`,
+//! such as `files`, which asks the pod's policy (`guard`) first.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod files;
+mod guard;
 mod host;
 pub mod protocol;
 mod server;
+mod service;
+mod socket;
 mod stream;
 mod window;
+mod workers;
 
 pub use host::{ServeError, serve};

@@ -21,6 +21,7 @@ fn run() -> anyhow::Result<()> {
     trine_jail::begin()?;
     let link = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
         .context("cannot take over the link")?;
-    trine_io::serve(Link::from_descriptor(link), trine_jail::io::confine)?;
+    let link = Link::from_descriptor(link);
+    trine_io::serve(link, trine_jail::network::enter, trine_jail::io::confine)?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! sandbox                                          trine-io
-//!  Setup       [network namespace]              ->  confines itself
+//!  Setup       [network namespace] [audit log]  ->  confines itself
 //!                                               <-  Ready
 //!  Attach      [window, doorbell, notify, ...]  ->  a thread serves the window
 //!                                               <-  Attached
@@ -70,22 +70,44 @@ pub struct StreamSpec {
     pub held: bool,
 }
 
+/// One volume of a VM.  Its descriptor, an `O_PATH` one of a directory or regular file that is the
+/// root of a mount of its own, comes after those of the streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// The handle of its root.
+    pub handle: u32,
+    /// It takes no writes; its mount is read-only as well.
+    pub readonly: bool,
+    /// Where it is in the container, for the policy and its log.
+    pub destination: String,
+}
+
 /// What the sandbox asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// The first request.  With a descriptor, a network namespace to live in; without one, sockets
-    /// are refused altogether.
+    /// The first request.  Without a network namespace there is a fresh one that has a loopback
+    /// interface and nothing else.
     Setup {
         /// The pod's name, for messages.
         name: String,
+        /// A descriptor comes along: the network namespace to live in.
+        network: bool,
+        /// The pod's policy, as the text of a policy file.
+        policy: Option<String>,
+        /// A descriptor comes along, after the namespace: a file that takes the policy's log.
+        audit: bool,
     },
     /// A VM to serve: its window (memfd), doorbell and notification (eventfds), and first streams.
     /// Answered by [`Notice::Attached`].
     Attach {
         /// A number that no VM of this process ever had.
         vm: u32,
+        /// The container's id, for the policy and its log.
+        container: String,
         /// Its streams.
         streams: Vec<StreamSpec>,
+        /// Its volumes.
+        volumes: Vec<VolumeSpec>,
     },
     /// More streams of a VM.  Answered by [`Notice::Added`].
     AddStreams {

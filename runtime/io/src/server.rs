@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     io,
     mem::MaybeUninit,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
         mpsc::{Receiver, TryRecvError},
@@ -20,17 +20,20 @@ use rustix::{
     },
     io::Errno,
 };
-use trine_abi::window::{Operation, Submission};
+use trine_abi::window::{Family, Operation, Submission};
 
 use crate::{
+    guard::Guard,
     host::Notices,
     protocol::{Direction, MAX_STREAMS, Notice},
+    service::{Context, Kind, Service},
     stream::{self, Stream},
     window::{Window, WindowError},
+    workers::Workers,
 };
 
 /// How long the server looks at the ring before it sleeps, when that has paid lately.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(50);
 /// A sleep that a doorbell ended so soon would better have been a spin.
 const SHORT_SLEEP: Duration = Duration::from_micros(80);
 /// How long the held end of an output FIFO is kept for a reader that is not there.
@@ -85,26 +88,33 @@ pub(crate) struct Server {
     kept: Vec<Order>,
     notices: Notices,
     streams: BTreeMap<u32, Stream>,
-    /// Handle of each id in flight.
-    in_flight: [Option<u32>; 64],
+    /// Which family each id in flight is of, and for streams the handle.
+    in_flight: [Option<(Kind, u32)>; 64],
+    /// Executes forwarded file calls.
+    files: Option<Box<dyn Service>>,
+    /// Executes forwarded socket calls.
+    sockets: Option<Box<dyn Service>>,
+    workers: Workers,
     lingering: Vec<(OwnedFd, Instant)>,
     taken: Vec<Submission>,
     spins: bool,
     may_spin: bool,
+    guard: Guard,
     /// Watched by `epoll`, and open for as long.
     _events: (OwnedFd, Arc<OwnedFd>),
 }
 
 impl Server {
-    /// Prepares to serve `window`; `may_spin` if a guest can run meanwhile.
+    /// Prepares to serve `window`; `doorbell` and `wake` tell of submissions and of orders;
+    /// `may_spin` if a guest can run meanwhile.
     pub(crate) fn new(
         vm: u32,
         window: Window,
-        doorbell: OwnedFd,
-        wake: Arc<OwnedFd>,
+        (doorbell, wake): (OwnedFd, Arc<OwnedFd>),
         orders: Receiver<Order>,
         notices: Notices,
         may_spin: bool,
+        guard: Guard,
     ) -> Result<Self, ServerError> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // Edge-triggered: the counters need never be read.
@@ -120,12 +130,26 @@ impl Server {
             notices,
             streams: BTreeMap::new(),
             in_flight: [None; 64],
+            files: None,
+            sockets: None,
+            workers: Workers::new(vm, Arc::clone(&wake)),
             lingering: Vec::new(),
             taken: Vec::new(),
             spins: false,
             may_spin,
+            guard,
             _events: (doorbell, wake),
         })
+    }
+
+    /// Serves forwarded socket calls from now on.
+    pub(crate) fn serve_sockets(&mut self, sockets: Box<dyn Service>) {
+        self.sockets = Some(sockets);
+    }
+
+    /// Sets what executes forwarded file calls.
+    pub(crate) fn set_files(&mut self, files: Box<dyn Service>) {
+        self.files = Some(files);
     }
 
     /// Adds a stream under a new handle.
@@ -187,6 +211,7 @@ impl Server {
         taken.clear();
         self.window.take(&mut taken)?;
         self.receive()?;
+        self.collect()?;
         for request in &taken {
             self.submit(request)?;
         }
@@ -238,13 +263,18 @@ impl Server {
 
     fn submit(&mut self, request: &Submission) -> Result<(), ServerError> {
         let (id, handle) = (request.id, request.handle);
+        match request.operation.family() {
+            Family::Stream => {}
+            Family::File => return self.forward(Kind::File, request),
+            Family::Socket => return self.forward(Kind::Socket, request),
+        }
         if request.operation == Operation::Cancel {
             return Ok(self.cancel(id, request.argument)?);
         }
         let wanted = match request.operation {
             Operation::Read => Some(Direction::In),
             Operation::Write => Some(Direction::Out),
-            Operation::Close | Operation::Cancel => None,
+            _ => None,
         };
         let stream = self.streams.get_mut(&handle).filter(|stream| {
             !stream.is_closing() && wanted.is_none_or(|wanted| wanted == stream.direction())
@@ -253,7 +283,7 @@ impl Server {
             return Ok(self.window.complete(id, stream::errno_of(Errno::BADF), 0)?);
         };
         if let Some(slot) = self.in_flight.get_mut(id as usize) {
-            *slot = Some(handle);
+            *slot = Some((Kind::Stream, handle));
         }
         if wanted.is_some() {
             stream.push(request);
@@ -267,15 +297,64 @@ impl Server {
         self.finish_close(handle)
     }
 
+    /// Runs something of a service, if the VM has it.
+    fn with_service<R>(
+        &mut self,
+        kind: Kind,
+        run_fn: impl FnOnce(&mut dyn Service, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let service = match kind {
+            Kind::Stream => None,
+            Kind::File => self.files.as_deref_mut(),
+            Kind::Socket => self.sockets.as_deref_mut(),
+        };
+        let mut context = Context {
+            window: &mut self.window,
+            epoll: self.epoll.as_fd(),
+            workers: &mut self.workers,
+            guard: &self.guard,
+            kind,
+        };
+        service.map(|service| run_fn(service, &mut context))
+    }
+
+    /// Hands a request to its service.
+    fn forward(&mut self, kind: Kind, request: &Submission) -> Result<(), ServerError> {
+        if let Some(slot) = self.in_flight.get_mut(request.id as usize) {
+            *slot = Some((kind, request.handle));
+        }
+        match self.with_service(kind, |service, context| service.submit(request, context)) {
+            Some(done) => Ok(done?),
+            None => Ok(self.window.complete(request.id, stream::errno_of(Errno::NOSYS), 0)?),
+        }
+    }
+
+    /// Passes on the answers of workers.
+    fn collect(&mut self) -> Result<(), WindowError> {
+        while let Some(outcome) = self.workers.next() {
+            self.window.complete(outcome.id, outcome.errno, outcome.result)?;
+        }
+        Ok(())
+    }
+
     fn cancel(&mut self, id: u32, argument: u64) -> Result<(), WindowError> {
         let target = u32::try_from(argument).ok().filter(|&target| target != id);
         let slot = target.and_then(|target| self.in_flight.get(target as usize));
         let (Some(target), Some(&handle)) = (target, slot) else {
             return self.window.complete(id, stream::errno_of(Errno::INVAL), 0);
         };
-        if let Some(stream) = handle.and_then(|handle| self.streams.get_mut(&handle)) {
-            // An id whose request had completed already is in no queue.
-            stream.cancel(target, &mut self.window)?;
+        // An id whose request had completed already is in no queue.
+        match handle {
+            Some((Kind::Stream, handle)) => {
+                if let Some(stream) = self.streams.get_mut(&handle) {
+                    stream.cancel(target, &mut self.window)?;
+                }
+            }
+            Some((kind, _)) => {
+                self.with_service(kind, |service, context| service.cancel(target, context))
+                    .transpose()?;
+            }
+            None => {}
         }
         self.window.complete(id, 0, 0)
     }
@@ -360,6 +439,7 @@ impl Server {
             self.spins = true;
         }
         self.expire()?;
+        self.collect()?;
         Ok(self.window.publish()?)
     }
 
@@ -385,6 +465,15 @@ impl Server {
             match event.data.u64() {
                 DOORBELL => doorbell = true,
                 ORDERS => {}
+                token if token >> 32 != 0 => {
+                    let kind =
+                        if token >> 32 == Kind::File as u64 { Kind::File } else { Kind::Socket };
+                    let flags = event.flags;
+                    self.with_service(kind, |service, context| {
+                        service.ready(token as u32, flags, context)
+                    })
+                    .transpose()?;
+                }
                 token => {
                     let handle = u32::try_from(token).unwrap_or(u32::MAX);
                     if let Some(stream) = self.streams.get_mut(&handle) {

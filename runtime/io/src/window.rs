@@ -13,7 +13,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::atomic::{Ordering, fence},
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
 };
 
 use rustix::io::Errno;
@@ -47,7 +50,7 @@ fn describe(violation: &Violation) -> &'static str {
 /// The rings of one window.
 #[derive(Debug)]
 pub(crate) struct Window {
-    memory: SharedMemory,
+    memory: Arc<SharedMemory>,
     notify: OwnedFd,
     /// Submissions taken.
     sq_head: u32,
@@ -56,6 +59,8 @@ pub(crate) struct Window {
     cq_published: u32,
     /// Completions that the guest has taken, as far as we know.
     cq_head: u32,
+    /// Among those that are not published is one that the guest waits for.
+    is_urgent: bool,
     /// Bit per id: not free.
     used: u64,
     /// The ids of the completions made, by ring index.
@@ -68,19 +73,20 @@ impl Window {
     /// Serves `memory`, whose guest is told of completions through `notify`.
     pub(crate) fn new(memory: SharedMemory, notify: OwnedFd) -> Self {
         Self {
-            memory,
+            memory: Arc::new(memory),
             notify,
             sq_head: 0,
             cq_tail: 0,
             cq_published: 0,
             cq_head: 0,
+            is_urgent: false,
             used: 0,
             completed: [0; ENTRIES as usize],
         }
     }
 
     /// The memory, for stream data.
-    pub(crate) fn memory(&self) -> &SharedMemory {
+    pub(crate) fn memory(&self) -> &Arc<SharedMemory> {
         &self.memory
     }
 
@@ -135,6 +141,17 @@ impl Window {
 
     /// Makes a completion; the guest sees it after [`Window::publish`].
     pub(crate) fn complete(&mut self, id: u32, errno: u32, result: u64) -> Result<(), WindowError> {
+        self.is_urgent = true;
+        self.complete_quietly(id, errno, result)
+    }
+
+    /// Makes a completion that the guest need not be woken for.
+    pub(crate) fn complete_quietly(
+        &mut self,
+        id: u32,
+        errno: u32,
+        result: u64,
+    ) -> Result<(), WindowError> {
         let slot = (self.cq_tail % ENTRIES) as usize;
         if let Some(completed) = self.completed.get_mut(slot) {
             // Ids are below ENTRIES, as checked when the submission was taken.
@@ -153,6 +170,9 @@ impl Window {
         }
         self.memory.store_release(CQ_TAIL, self.cq_tail)?;
         self.cq_published = self.cq_tail;
+        if !std::mem::take(&mut self.is_urgent) {
+            return Ok(());
+        }
         // Our tail, then their flag; they set the flag, then look at the tail.  Without the fence
         // both could miss the other's store.
         fence(Ordering::SeqCst);

@@ -9,15 +9,24 @@
 //! | [`shared`] | [`shared::SharedMemory`]: a sealed memfd, accessed without references into it |
 //! | [`vmm`] | what `trine-vmm` calls |
 //! | [`io`] | what `trine-io` calls |
+//! | [`network`] | the network namespace of `trine-io` |
+//! | [`socket`] | system calls on sockets, as bytes |
+//! | [`mount`] | mounts that are attached nowhere, for volumes |
+//! | [`files`] | file locks, which rustix does not have |
 //! | [`seccomp`] | system call filters: a small decision tree instead of a long list |
 //!
 //! The layers, each of which holds without the others: no privileges to gain (`no_new_privs`), no
-//! capabilities, an empty root directory, and a system call filter that kills the process.
+//! capabilities (`trine-io`: those to act as any user on a volume and to bind any port), an empty root
+//! directory, and a system call filter that kills the process.
 
+pub mod files;
 pub mod io;
+pub mod mount;
+pub mod network;
 mod posture;
 pub mod seccomp;
 pub mod shared;
+pub mod socket;
 pub mod vmm;
 
 pub use posture::{JailError, begin};

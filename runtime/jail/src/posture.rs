@@ -2,12 +2,12 @@
 //! The layers of confinement, one function each.
 #![expect(unsafe_code, reason = "closes descriptors by number before anybody owns them")]
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 use rustix::{
     fs::Mode,
     io::Errno,
-    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
+    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags},
     process::{DumpableBehavior, Resource, Rlimit},
     thread::{CapabilitySet, CapabilitySets},
 };
@@ -86,8 +86,21 @@ pub(crate) fn limit_resources(files: u64) -> Result<(), JailError> {
     rustix::process::setrlimit(Resource::Nofile, limit).map_err(refuse())
 }
 
-/// Gives up every privilege of the calling thread, which must be the only one, for good.
-pub(crate) fn drop_privileges() -> Result<(), JailError> {
+/// The process's own descriptors as a directory, mounted nowhere: nothing is above it.
+pub(crate) fn own_descriptors() -> Result<OwnedFd, JailError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(rustix::fs::CWD, "/proc/self/fd", flags)
+        .map_err(step("open /proc/self/fd (needs CAP_SYS_ADMIN and a mounted /proc)"))
+}
+
+/// Makes a directory the current one.
+pub(crate) fn enter(directory: &OwnedFd) -> Result<(), JailError> {
+    rustix::process::fchdir(directory).map_err(step("change the current directory"))
+}
+
+/// Gives up every privilege of the calling thread, which must be the only one, for good, but the
+/// capabilities in `kept`.
+pub(crate) fn drop_privileges(kept: CapabilitySet) -> Result<(), JailError> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let refuse = || step("drop supplementary groups (needs CAP_SETGID)");
     rustix::thread::set_thread_groups(&[]).map_err(refuse())?;
@@ -102,16 +115,21 @@ pub(crate) fn drop_privileges() -> Result<(), JailError> {
             }
         }
     }
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    // The ambient set is emptied along with the permitted one.
-    rustix::thread::set_capabilities(None, none).map_err(step("drop capabilities"))?;
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    // The ambient set is emptied along with the inheritable one.
+    rustix::thread::set_capabilities(None, sets).map_err(step("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(step("forbid tracing and core files"))
+}
+
+/// The commands of fcntl(2) that every process of ours uses, and more.
+pub(crate) fn fcntl_rule(more: &[i32]) -> Rule {
+    let common =
+        [libc::F_GETFL, libc::F_SETFL, libc::F_GETFD, libc::F_DUPFD_CLOEXEC, libc::F_GET_SEALS];
+    let values = common.iter().chain(more).map(|&command| command as u32).collect();
+    Rule::Match { argument: 1, mask: u32::MAX, values }
 }
 
 /// What every process of ours does: memory, threads, time, signals of its own, descriptors it has.
@@ -185,22 +203,7 @@ pub(crate) fn common_filter() -> Filter {
             Rule::Match { argument: 0, mask: any, values: vec![libc::PR_SET_NAME as u32] },
         )
         // No owner for SIGIO, no leases, no notifications.
-        .rule(
-            libc::SYS_fcntl,
-            Rule::Match {
-                argument: 1,
-                mask: any,
-                values: [
-                    libc::F_GETFL,
-                    libc::F_SETFL,
-                    libc::F_GETFD,
-                    libc::F_DUPFD_CLOEXEC,
-                    libc::F_GET_SEALS,
-                ]
-                .map(|command| command as u32)
-                .to_vec(),
-            },
-        )
+        .rule(libc::SYS_fcntl, fcntl_rule(&[]))
         // The run-time library looks for files that do not matter, such as a time zone.
         .rule(libc::SYS_openat, Rule::Fail(libc::ENOENT as u16))
         .rule(libc::SYS_readlink, Rule::Fail(libc::ENOENT as u16))

@@ -215,6 +215,49 @@ impl SharedMemory {
         result(unsafe { libc::write(to.as_raw_fd(), from.cast(), bytes) })
     }
 
+    /// preadv2(2) from a file at `position` straight into the memory; with `no_wait` only what is
+    /// in the page cache: EAGAIN if nothing is, EOPNOTSUPP if the file system cannot tell.
+    ///
+    /// # Errors
+    /// The system call's; EFAULT if the range is outside.
+    pub fn fill_at(
+        &self,
+        offset: usize,
+        bytes: usize,
+        from: BorrowedFd<'_>,
+        position: u64,
+        no_wait: bool,
+    ) -> io::Result<usize> {
+        let to = self.at(offset, bytes).map_err(|_| fault())?;
+        let vector = libc::iovec { iov_base: to.cast(), iov_len: bytes };
+        let flags = if no_wait { libc::RWF_NOWAIT } else { 0 };
+        let position = i64::try_from(position).map_err(|_| invalid())?;
+        // SAFETY: the kernel writes at most `bytes` bytes there, which `at` checked.
+        result(unsafe { libc::preadv2(from.as_raw_fd(), &raw const vector, 1, position, flags) })
+    }
+
+    /// pwritev2(2) to a file at `position`, or at its end if there is none, straight from the
+    /// memory.  An appending write moves the file's own position to the end of what it wrote.
+    ///
+    /// # Errors
+    /// The system call's; EFAULT if the range is outside.
+    pub fn drain_at(
+        &self,
+        offset: usize,
+        bytes: usize,
+        to: BorrowedFd<'_>,
+        position: Option<u64>,
+    ) -> io::Result<usize> {
+        let from = self.at(offset, bytes).map_err(|_| fault())?;
+        let vector = libc::iovec { iov_base: from.cast(), iov_len: bytes };
+        let (position, flags) = match position {
+            Some(position) => (i64::try_from(position).map_err(|_| invalid())?, 0),
+            None => (-1, libc::RWF_APPEND),
+        };
+        // SAFETY: the kernel reads at most `bytes` bytes there, which `at` checked.
+        result(unsafe { libc::pwritev2(to.as_raw_fd(), &raw const vector, 1, position, flags) })
+    }
+
     /// recv(2) without blocking, whatever the socket's own mode; else as [`Self::fill_from`].
     ///
     /// # Errors
@@ -253,6 +296,10 @@ impl Drop for SharedMemory {
 
 fn fault() -> io::Error {
     io::Error::from_raw_os_error(libc::EFAULT)
+}
+
+fn invalid() -> io::Error {
+    io::Error::from_raw_os_error(libc::EINVAL)
 }
 
 fn result(returned: isize) -> io::Result<usize> {

@@ -12,6 +12,8 @@
 //! Afterwards the process can use the descriptors that it has, KVM, memory that is not executable
 //! and threads of its own; every other system call kills it (SIGSYS).
 
+use rustix::thread::CapabilitySet;
+
 use crate::{
     posture::{self, JailError},
     seccomp::{Filter, Rule},
@@ -33,7 +35,7 @@ const IOCTL_TYPE: u32 = 0xff00;
 pub fn drop_privileges() -> Result<(), JailError> {
     posture::limit_resources(MAX_FILES)?;
     posture::empty_root()?;
-    posture::drop_privileges()
+    posture::drop_privileges(CapabilitySet::empty())
 }
 
 /// Installs the system call filter on all threads, for good.

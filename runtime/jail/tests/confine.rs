@@ -45,6 +45,13 @@ fn map(protection: i32) -> i64 {
     if result > 0 { 0 } else { result }
 }
 
+/// Opens a path as the I/O process opens files.
+fn open2(path: &std::ffi::CStr) -> i64 {
+    let how = [libc::O_PATH as u64, 0, 0];
+    let result = call(libc::SYS_openat2, -100, path.as_ptr() as i64, how.as_ptr() as i64, 24);
+    if result > 0 { 0 } else { result }
+}
+
 /// What both processes may and may not do.
 const TRIES: &[Try] = &[
     ("a thread", Works, || thread::spawn(|| 0).join().expect("joined")),
@@ -63,9 +70,10 @@ const TRIES: &[Try] = &[
         -i64::from(error.raw_os_error().expect("an errno"))
     }),
     ("a raw open", Killed, || call(libc::SYS_open, c"/etc/passwd".as_ptr() as i64, 0, 0, 0)),
-    ("openat2", Killed, || call(libc::SYS_openat2, -100, c"/".as_ptr() as i64, 0, 0)),
-    ("a socket", Killed, || call(libc::SYS_socket, 2, 1, 0, 0)),
-    ("connect", Killed, || call(libc::SYS_connect, 0, 0, 0, 0)),
+    ("a socket within the host", Killed, || call(libc::SYS_socket, 1, 1, 0, 0)),
+    ("a netlink socket", Killed, || call(libc::SYS_socket, 16, 3, 0, 0)),
+    ("a packet socket", Killed, || call(libc::SYS_socket, 17, 3, 0, 0)),
+    ("a pair of sockets", Killed, || call(libc::SYS_socketpair, 1, 1, 0, 0)),
     ("execve", Killed, || call(libc::SYS_execve, c"/bin/sh".as_ptr() as i64, 0, 0, 0)),
     ("fork", Killed, || call(libc::SYS_fork, 0, 0, 0, 0)),
     ("a process by clone", Killed, || call(libc::SYS_clone, 17, 0, 0, 0)),
@@ -92,13 +100,36 @@ const TRIES: &[Try] = &[
 ];
 
 const VMM_TRIES: &[Try] = &[
+    ("a socket", Killed, || call(libc::SYS_socket, 2, 1, 0, 0)),
+    ("connect", Killed, || call(libc::SYS_connect, 0, 0, 0, 0)),
+    ("setsockopt", Killed, || call(libc::SYS_setsockopt, 0, 6, 1, 0)),
+    ("openat2", Killed, || open2(c"/")),
+    ("a list of extended attributes", Killed, || call(libc::SYS_listxattr, 0, 0, 0, 0)),
     ("FIONREAD", Killed, || call(libc::SYS_ioctl, 0, 0x541b, 0, 0)),
     ("a KVM ioctl on something else", Fails(libc::ENOTTY), || {
         call(libc::SYS_ioctl, 0, 0xae00, 0, 0)
     }),
 ];
 
-const IO_TRIES: &[Try] = &[("a KVM ioctl", Killed, || call(libc::SYS_ioctl, 0, 0xae00, 0, 0))];
+const IO_TRIES: &[Try] = &[
+    ("a socket", Works, || i64::from(call(libc::SYS_socket, 2, 1, 0, 0) < 0)),
+    ("a raw socket", Fails(libc::EPERM), || call(libc::SYS_socket, 2, 3, 1, 0)),
+    ("connect on something else", Fails(libc::ENOTSOCK), || call(libc::SYS_connect, 0, 0, 0, 0)),
+    ("an option of a level it has", Fails(libc::ENOTSOCK), || {
+        call(libc::SYS_setsockopt, 0, 6, 1, 0)
+    }),
+    ("an option of another level", Killed, || call(libc::SYS_setsockopt, 0, 263, 1, 0)),
+    ("another option of another level", Killed, || call(libc::SYS_getsockopt, 0, 263, 1, 0)),
+    ("a KVM ioctl", Killed, || call(libc::SYS_ioctl, 0, 0xae00, 0, 0)),
+    ("a host path", Fails(libc::ENOENT), || open2(c"/etc/passwd")),
+    ("a descriptor that it has", Works, || open2(c"0")),
+    ("what is above its descriptors", Fails(libc::ENOENT), || open2(c"../status")),
+    ("what is further above", Fails(libc::ENOENT), || open2(c"../../cmdline")),
+    ("a device node", Killed, || {
+        call(libc::SYS_mknodat, -100, c"x".as_ptr() as i64, libc::S_IFCHR.into(), 0x103)
+    }),
+    ("F_SETLEASE", Killed, || call(libc::SYS_fcntl, 0, 1024, 0, 0)),
+];
 
 fn tries(process: &str) -> impl Iterator<Item = &'static Try> {
     TRIES.iter().chain(if process == "vmm" { VMM_TRIES } else { IO_TRIES })
@@ -109,7 +140,7 @@ fn confine(process: &str) -> Duration {
     let start = Instant::now();
     match process {
         "vmm" => trine_jail::vmm::confine().expect("confined"),
-        "io" => trine_jail::io::confine(None).expect("confined"),
+        "io" => trine_jail::io::confine().expect("confined"),
         other => panic!("process {other}"),
     }
     start.elapsed()
@@ -139,7 +170,7 @@ fn main() -> ExitCode {
             let (go, wait) = std::sync::mpsc::channel();
             let early = thread::spawn(move || {
                 wait.recv().expect("go");
-                call(libc::SYS_socket, 2, 1, 0, 0)
+                call(libc::SYS_socket, 16, 3, 0, 0)
             });
             match *process {
                 "vmm" => trine_jail::vmm::install_filter().expect("installed"),
@@ -213,13 +244,23 @@ fn posture(process: &str) {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
             line.trim_start_matches(':').trim().to_owned()
         };
-        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(field(set), "0000000000000000", "{process}: {set}");
+        let none = "0000000000000000";
+        // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, NET_BIND_SERVICE
+        let kept = if process == "io" { "000000000000041f" } else { none };
+        for (set, wanted) in [
+            ("CapInh", none),
+            ("CapPrm", kept),
+            ("CapEff", kept),
+            ("CapBnd", none),
+            ("CapAmb", none),
+        ] {
+            assert_eq!(field(set), wanted, "{process}: {set}");
         }
         assert_eq!(field("NoNewPrivs"), "1", "{process}");
         assert_eq!(field("Seccomp"), "2", "{process}");
         assert_eq!(field("Groups"), "", "{process}");
-        assert_eq!(field("Umask"), "0077", "{process}");
+        let umask = if process == "io" { "0000" } else { "0077" };
+        assert_eq!(field("Umask"), umask, "{process}");
     }
     let files: Vec<_> = fs::read_dir(format!("{root}/fd")).expect("files").collect();
     assert_eq!(files.len(), 3, "{process}: only the standard streams");

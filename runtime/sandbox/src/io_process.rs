@@ -18,6 +18,7 @@ use crate::{
     cgroup::Cgroup,
     launch::{HostProcess, Launch},
     stdio::OpenStdio,
+    volume::OpenVolume,
 };
 
 /// How long the I/O process may take to read a request, and to answer one.
@@ -35,6 +36,15 @@ struct Answers {
     failed: BTreeMap<u32, String>,
     /// It has ended, and why.
     ended: Option<String>,
+}
+
+/// The policy that an I/O process enforces.
+#[derive(Debug, Default)]
+pub(crate) struct PodPolicy {
+    /// The text of the policy file, which was checked.
+    pub(crate) text: Option<String>,
+    /// Where its log goes.
+    pub(crate) log: Option<OwnedFd>,
 }
 
 /// The I/O process of a pod.
@@ -61,6 +71,7 @@ impl IoProcess {
         folder: &Path,
         name: &str,
         network: Option<OwnedFd>,
+        policy: PodPolicy,
         log: &File,
         cgroup: Option<&Cgroup>,
     ) -> Result<Self, Error> {
@@ -71,8 +82,14 @@ impl IoProcess {
         let program = folder.join("trine-io");
         let launch = Launch { program: &program, name, link: theirs, log, cgroup };
         let started = Self::new(launch.start()?, sender, receiver);
-        let network: Vec<_> = network.iter().map(AsFd::as_fd).collect();
-        started.send(&Request::Setup { name: name.to_owned() }, &network)?;
+        let setup = Request::Setup {
+            name: name.to_owned(),
+            network: network.is_some(),
+            policy: policy.text,
+            audit: policy.log.is_some(),
+        };
+        let files: Vec<_> = network.iter().chain(&policy.log).map(AsFd::as_fd).collect();
+        started.send(&setup, &files)?;
         Ok(started)
     }
 
@@ -104,11 +121,23 @@ impl IoProcess {
     pub(crate) fn attach(
         &self,
         vm: u32,
+        container: &str,
         window: [BorrowedFd<'_>; 3],
         stdio: &OpenStdio,
+        volumes: &[OpenVolume],
     ) -> Result<(), Error> {
-        let files: Vec<_> = window.into_iter().chain(stdio.files()).collect();
-        self.send(&Request::Attach { vm, streams: stdio.specs.clone() }, &files)
+        let roots = volumes.iter().map(|volume| volume.root.as_fd());
+        let files: Vec<_> = window.into_iter().chain(stdio.files()).chain(roots).collect();
+        let volumes = volumes.iter().map(|volume| volume.spec.clone()).collect();
+        self.send(
+            &Request::Attach {
+                vm,
+                container: container.to_owned(),
+                streams: stdio.specs.clone(),
+                volumes,
+            },
+            &files,
+        )
     }
 
     /// Waits until a VM is served.

@@ -26,15 +26,19 @@ mod libexec;
 pub mod oci;
 mod pod;
 mod reader;
+mod replace;
 mod spec;
 mod state;
 mod stdio;
 #[cfg(test)]
 mod tests;
 mod vm;
+mod volume;
 
 pub use container::{Container, ExitCallback};
 pub use error::Error;
 pub use pod::{Pod, PodOptions};
+pub use replace::replace;
 pub use spec::{ContainerSpec, Limits, Stdio, Stream, VMM_OVERHEAD_BYTES};
 pub use state::{ContainerState, ExitStatus, ProcessState};
+pub use volume::Volume;

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
@@ -21,19 +21,21 @@ use trine_abi::{
     window::WINDOW_BYTES,
 };
 use trine_link::{Link, LinkError};
+use trine_policy::Policy;
 use trine_vmm::protocol::{BOOT, BootRequest, COMMAND};
 
 use crate::{
     Container, ContainerSpec, Error,
     cgroup::{Cgroup, Resources},
     container::LOAD_PATIENCE,
-    io_process::{IoProcess, Trouble, into_io},
+    io_process::{IoProcess, PodPolicy, Trouble, into_io},
     kvm,
     launch::Launch,
     libexec, reader,
     state::{Load, State},
     stdio::OpenStdio,
     vm::{Parts, SEND_PATIENCE, Vm},
+    volume::{self, OpenVolume},
 };
 
 /// Longest container id: it becomes the name of directories and processes.
@@ -46,7 +48,8 @@ const STACK_BYTES: usize = 512 << 10;
 pub struct PodOptions {
     /// Name, for process titles and logs.
     pub name: String,
-    /// Network namespace of the I/O process; `None` = no network: it is refused every socket.
+    /// Network namespace of the I/O process; `None` = a fresh one, in which
+    /// only the loopback interface is up.
     pub network_namespace: Option<PathBuf>,
     /// Where `trine-vmm`, `trine-io` and `trine-kernel` lie; `None` = `TRINE_LIBEXEC`, beside the
     /// running program, `../libexec/trine` from it, or `/usr/local/libexec/trine`.
@@ -55,6 +58,11 @@ pub struct PodOptions {
     pub cgroup: Option<String>,
     /// Where VMM and I/O process write their logs; `None` = discarded.
     pub log: Option<PathBuf>,
+    /// The policy of the pod, a policy file; `None` = everything is accepted.
+    pub policy: Option<PathBuf>,
+    /// Where the policy's log goes, one JSON object a line; `None` = beside `log`, with `.audit` at
+    /// the end of its name, or nowhere.
+    pub audit: Option<PathBuf>,
 }
 
 /// A pod.  Dropping the last reference ends its processes.
@@ -74,6 +82,8 @@ pub(crate) struct Shared {
     has_log: bool,
     io: Arc<IoProcess>,
     io_cgroup: Option<Cgroup>,
+    /// The policy lets no programs run from volumes.
+    no_exec: bool,
     next_vm: AtomicU32,
     /// By id; `None` while a container is being created.
     vms: Mutex<BTreeMap<String, Option<Arc<Vm>>>>,
@@ -93,14 +103,16 @@ impl Pod {
         });
         let network = network.transpose()?;
         let has_log = options.log.is_some();
-        let log = options.log.unwrap_or_else(|| "/dev/null".into());
+        let log: PathBuf = options.log.unwrap_or_else(|| "/dev/null".into());
         let output = File::options().append(true).create(has_log).open(&log);
         let output =
             output.map_err(|source| Error::host(format!("open log {}", log.display()), source))?;
         let io_cgroup =
             options.cgroup.map(|name| Cgroup::create(&name, &Resources::default())).transpose()?;
         let name = options.name;
-        let io = IoProcess::start(&libexec, &name, network, &output, io_cgroup.as_ref())?;
+        let (policy, no_exec) =
+            policy(options.policy.as_deref(), options.audit, has_log.then_some(&*log))?;
+        let io = IoProcess::start(&libexec, &name, network, policy, &output, io_cgroup.as_ref())?;
         let shared = Arc::new(Shared {
             name,
             libexec,
@@ -109,6 +121,7 @@ impl Pod {
             has_log,
             io: Arc::new(io),
             io_cgroup,
+            no_exec,
             next_vm: AtomicU32::new(0),
             vms: Mutex::default(),
         });
@@ -234,6 +247,7 @@ impl Shared {
     fn boot(self: &Arc<Self>, spec: ContainerSpec) -> Result<Container, Error> {
         let cgroup = make_cgroup(&spec)?;
         let kernel = self.kernel()?;
+        let volumes = volume::open_all(&spec.volumes, &spec.config.mounts)?;
         let link = |error: LinkError| Error::host("make a link to trine-vmm", into_io(error));
         let (sender, theirs) = Link::pair().map_err(link)?;
         let receiver = sender.try_clone().map_err(link)?;
@@ -262,7 +276,13 @@ impl Shared {
         let mut init = spec.process;
         (init.key, init.stdio) = (INIT_KEY, stdio.handles);
         let state = State::new(spec.id.clone(), &init, stdio.handles);
-        let commands = [Command::Configure(spec.config), Command::Spawn(init)];
+        let mut config = spec.config;
+        if self.no_exec {
+            for mount in config.mounts.iter_mut().filter(|mount| mount.volume.is_some()) {
+                mount.options.push(b"noexec".to_vec());
+            }
+        }
+        let commands = [Command::Configure(config), Command::Spawn(init)];
         sender.set_send_timeout(LOAD_PATIENCE).map_err(link)?;
         let files =
             [kernel.as_fd(), window.as_fd(), doorbell.as_fd(), notify.as_fd(), spec.image.as_fd()];
@@ -293,7 +313,8 @@ impl Shared {
         }));
         let container = Container::new(spec.id.clone(), Arc::clone(&vm), Arc::downgrade(self));
         self.lock().insert(spec.id.clone(), Some(Arc::clone(&vm)));
-        let result = self.see_it_loaded(&vm, &stdio, [&window, &doorbell, &notify]);
+        let result =
+            self.see_it_loaded(&vm, &spec.id, &stdio, &volumes, [&window, &doorbell, &notify]);
         if result.is_err() {
             container.discard(true);
         }
@@ -303,12 +324,14 @@ impl Shared {
     fn see_it_loaded(
         &self,
         vm: &Arc<Vm>,
+        id: &str,
         stdio: &OpenStdio,
+        volumes: &[OpenVolume],
         window: [&OwnedFd; 3],
     ) -> Result<(), Error> {
         let reading = Arc::clone(vm);
         spawn("trine-container", move || reader::run(&reading))?;
-        self.io.attach(vm.number, window.map(AsFd::as_fd), stdio)?;
+        self.io.attach(vm.number, id, window.map(AsFd::as_fd), stdio, volumes)?;
         let loaded = vm.wait_for(Some(LOAD_PATIENCE), |state| {
             let record = state.record("").ok()?;
             match &record.load {
@@ -336,6 +359,33 @@ impl Shared {
         vm.wait_for(Some(LOAD_PATIENCE), |state| state.end_reason.is_some().then_some(()));
         kvm::diagnose().err().unwrap_or_else(|| vm.ended())
     }
+}
+
+/// Reads and checks a policy, and opens its log.
+fn policy(
+    file: Option<&Path>,
+    audit: Option<PathBuf>,
+    log: Option<&Path>,
+) -> Result<(PodPolicy, bool), Error> {
+    let Some(file) = file else { return Ok((PodPolicy::default(), false)) };
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| Error::host(format!("read policy {name}"), source))?;
+    let refuse = |reason: String| Error::Invalid { what: format!("policy {name}"), reason };
+    let parsed = Policy::parse(&name, &text).map_err(|error| refuse(error.to_string()))?;
+    let audit = audit.or_else(|| {
+        log.map(|log| {
+            let mut path = log.as_os_str().to_owned();
+            path.push(".audit");
+            path.into()
+        })
+    });
+    let open = |path: PathBuf| {
+        let file = File::options().append(true).create(true).open(&path);
+        file.map(OwnedFd::from)
+            .map_err(|source| Error::host(format!("open audit log {}", path.display()), source))
+    };
+    Ok((PodPolicy { text: Some(text), log: audit.map(open).transpose()? }, parsed.no_exec))
 }
 
 fn spawn(name: &str, run_fn: impl FnOnce() + Send + 'static) -> Result<(), Error> {

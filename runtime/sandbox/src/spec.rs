@@ -5,6 +5,8 @@ use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
 
 use trine_abi::control::{Config, Process};
 
+use crate::Volume;
+
 /// One standard stream, as the I/O server gets it.
 #[derive(Debug)]
 pub enum Stream {
@@ -61,6 +63,8 @@ pub struct ContainerSpec {
     pub image: File,
     /// What the container is like.
     pub config: Config,
+    /// Its volumes, in the order of the handles in `config.mounts`.
+    pub volumes: Vec<Volume>,
     /// Its first process; `stdio` and `key` are filled in by the library.
     pub process: Process,
     /// The streams of the first process.

@@ -4,8 +4,9 @@
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_enable_cap, kvm_fpu,
-    kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE, Msrs,
+    kvm_enable_cap, kvm_fpu, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use trine_abi::{
@@ -95,6 +96,12 @@ impl Machine {
             let vcpu = vm.create_vcpu(area.index).map_err(Error::kvm("create a vcpu"))?;
             let descriptors = tables::descriptors(&memory, area, &loaded.nucleus, &loaded.header)?;
             setup(&vcpu, area.index, &features, &loaded, (&descriptors, root))?;
+            if area.index > 0 {
+                // With an interrupt controller in KVM, others than the first wait to be started by it.
+                let runs = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
+                vcpu.set_mp_state(runs).map_err(Error::kvm("let a vcpu run"))?;
+                accept_kicks(&vcpu)?;
+            }
             fds.push(vcpu);
         }
         let nucleus = areas.map(CpuArea::nucleus).collect();
@@ -325,6 +332,18 @@ fn encode(info: &BootInfo) -> Vec<u8> {
     }
     debug_assert_eq!(bytes.len(), size_of::<BootInfo>());
     bytes
+}
+
+/// Makes KVM take a vector from us for a vCPU other than the first, as it does for that: its LINT0
+/// must be open for an external interrupt controller (SDM volume 3, 11.5.1).
+fn accept_kicks(vcpu: &VcpuFd) -> Result<(), Error> {
+    const LVT_LINT0: usize = 0x350;
+    const EXTERNAL: u32 = 7 << 8;
+    let mut apic = vcpu.get_lapic().map_err(Error::kvm("read the interrupt controller"))?;
+    for (register, byte) in apic.regs.iter_mut().skip(LVT_LINT0).zip(EXTERNAL.to_le_bytes()) {
+        *register = byte.cast_signed() as _;
+    }
+    vcpu.set_lapic(&apic).map_err(Error::kvm("set the interrupt controller"))
 }
 
 /// Injects the kick vector.  KVM_INTERRUPT is not in the bindings.

@@ -115,7 +115,12 @@ async fn serve(
     start_publisher(&queue, flags);
     let images = Images::new(&config.cache.dir, config.cache.max_mib << 20);
     let host_below: Arc<dyn Host> = Arc::new(Trine::new(images));
-    let settings = Settings { defaults: defaults(config), libexec: config.libexec.clone() };
+    let settings = Settings {
+        defaults: defaults(config),
+        libexec: config.libexec.clone(),
+        policy: config.policy.clone(),
+        audit: config.audit.clone(),
+    };
     let registry = Arc::new(Registry::new(host_below, settings, Arc::clone(&queue)));
     let closer = Arc::new(Closer::new(Arc::clone(&registry), socket));
     let service = Service::new(Arc::clone(&registry), Arc::clone(&closer));

@@ -125,7 +125,7 @@ impl Creation<'_> {
 
     fn container(&mut self, spec: &Spec, kind: Kind) -> Result<Created, Failure> {
         let settings = &self.registry.settings;
-        let Translation { config, mut process, limits, network, warnings } =
+        let Translation { config, volumes, mut process, limits, network, warnings } =
             oci::container(spec, &self.request.bundle, &settings.defaults)?;
         for warning in warnings {
             log::warn(format!("container {:?}: {warning}", self.request.id));
@@ -158,6 +158,7 @@ impl Creation<'_> {
             id: self.request.id.clone(),
             image,
             config,
+            volumes,
             process,
             stdio: streams,
             limits,
@@ -177,6 +178,8 @@ impl Creation<'_> {
         PodOptions {
             name: self.request.id.clone(),
             libexec: self.registry.settings.libexec.clone(),
+            policy: self.registry.settings.policy.clone(),
+            audit: self.registry.settings.audit.clone(),
             log: Some(self.request.bundle.join(LOG_FILE)),
             ..PodOptions::default()
         }

@@ -28,6 +28,10 @@ pub struct Settings {
     pub defaults: Defaults,
     /// Where the library's programs lie.
     pub libexec: Option<PathBuf>,
+    /// The policy of pods.
+    pub policy: Option<PathBuf>,
+    /// Where the policy's log goes.
+    pub audit: Option<PathBuf>,
 }
 
 /// All tasks.

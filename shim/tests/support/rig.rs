@@ -58,7 +58,8 @@ impl Rig {
         let host = Arc::new(FakeHost::default());
         host.behave(behaviour);
         let queue = Arc::new(Queue::default());
-        let settings = Settings { defaults: Defaults::default(), libexec: None };
+        let settings =
+            Settings { defaults: Defaults::default(), libexec: None, policy: None, audit: None };
         let registry = Arc::new(Registry::new(host.clone(), settings, Arc::clone(&queue)));
         let socket = dir.path().join("socket");
         let closer = Arc::new(Closer::new(Arc::clone(&registry), socket.clone()));

@@ -13,7 +13,7 @@ use crate::{
         dentry::{Dentry, Location},
         erofs::Erofs,
         file::{File, FileRef},
-        inode::{FileSystem, InodeRef},
+        inode::{FileSystem, Inode, InodeRef},
         memory::{MemFs, root_directory},
         mount::{MountFlags, Vfs},
         mqueue,
@@ -23,6 +23,7 @@ use crate::{
         sysfs,
         tty::{Tty, pty},
         types::{FileType, NewInode, OpenFlags, device_number},
+        volume::VolumeFs,
         walk::Walk,
     },
     io::SliceSource,
@@ -166,6 +167,7 @@ impl Boot<'_> {
                     kind: kind.to_vec(),
                     source: kind.to_vec(),
                     options,
+                    volume: None,
                 };
                 self.mount(&spec).map_err(failed("mount", path))?;
             }
@@ -174,9 +176,34 @@ impl Boot<'_> {
     }
 
     fn mount(&self, spec: &MountSpec) -> Result<(), Errno> {
-        let point = self.directory(&spec.destination)?;
         let options = Options::parse(&spec.options);
+        if let Some(root) = spec.volume {
+            return self.volume(spec, root, &options);
+        }
+        let point = self.directory(&spec.destination)?;
         mount_kind(self.context, point, &spec.kind, &spec.source, &options)
+    }
+
+    /// Mounts a volume, a directory or a file of the host, on something of the same type.
+    fn volume(&self, spec: &MountSpec, root: u32, options: &Options) -> Result<(), Errno> {
+        let vfs = &self.context.vfs;
+        let (fs, node) = VolumeFs::open(&vfs.services, root, vfs.new_device())?;
+        let point = if node.kind() == FileType::Directory {
+            self.directory(&spec.destination)?
+        } else {
+            match self.find(&spec.destination) {
+                Err(Errno::NOENT) => {
+                    self.file(&spec.destination, b"")?;
+                    self.find(&spec.destination)?
+                }
+                found => found?,
+            }
+        };
+        if (point.kind() == FileType::Directory) != (node.kind() == FileType::Directory) {
+            return Err(Errno::NOTDIR);
+        }
+        vfs.mount(Some(point), fs, Dentry::root(node, b""), &spec.source, &options.flags);
+        Ok(())
     }
 
     fn devices(&self) -> Result<(), Errno> {

@@ -14,7 +14,7 @@ use crate::{
     Errno,
     fs::{
         dentry::Location,
-        inode::{Inode, InodeRef},
+        inode::{Allocate, Inode, InodeRef},
         notify::{self, NotifyTable},
         tty::Tty,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags, Ready},
@@ -56,6 +56,11 @@ pub trait FileOps: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether lseek(2) does nothing and answers 0.
+    fn ignores_seek(&self) -> bool {
+        false
+    }
+
     /// Performs an ioctl whose argument is plain memory.
     ///
     /// # Errors
@@ -72,6 +77,86 @@ pub trait FileOps: Send + Sync + fmt::Debug {
     /// The terminal that this is.
     fn tty(&self) -> Option<&Arc<Tty>> {
         None
+    }
+
+    /// Writes at the end, wherever that is; returns the bytes written and the offset after them.
+    /// `None`: it is like writing at the offset that the size says.
+    fn append(
+        &self,
+        _file: &File,
+        _source: &mut dyn Source,
+    ) -> Option<Result<(usize, u64), Errno>> {
+        None
+    }
+
+    /// Whether a read gives less than was asked for only in parts: the next ones follow.
+    fn takes_all(&self) -> bool {
+        false
+    }
+
+    /// Sets or ends a lock on the whole file (flock(2)), without waiting; `None`: it is the
+    /// container's own affair.
+    fn flock(&self, _file: &File, _exclusive: Option<bool>) -> Option<Result<(), Errno>> {
+        None
+    }
+
+    /// There is going to be a shared mapping.
+    fn map_shared(&self, _file: &File) {}
+
+    /// Writes what mappings changed in a range of bytes to where the file really is.
+    ///
+    /// # Errors
+    /// As writing.
+    fn write_back(&self, _file: &File, _start: u64, _end: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// As [`Inode::page`].
+    ///
+    /// # Errors
+    /// As there.
+    fn page(&self, file: &File, index: u64, write: bool) -> Result<Page, Errno> {
+        file.inode().page(index, write)
+    }
+
+    /// As [`Inode::seek_data`].
+    ///
+    /// # Errors
+    /// As there.
+    fn seek_data(&self, file: &File, offset: u64, hole: bool) -> Result<u64, Errno> {
+        file.inode().seek_data(offset, hole)
+    }
+
+    /// As [`Inode::truncate`].
+    ///
+    /// # Errors
+    /// As there.
+    fn truncate(&self, file: &File, size: u64) -> Result<(), Errno> {
+        file.inode().truncate(size)
+    }
+
+    /// As [`Inode::allocate`].
+    ///
+    /// # Errors
+    /// As there.
+    fn allocate(&self, file: &File, range: Allocate, offset: u64, bytes: u64) -> Result<(), Errno> {
+        file.inode().allocate(range, offset, bytes)
+    }
+
+    /// Waits until what was written is on its medium (fsync(2)).
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn sync(&self, _file: &File, _data_only: bool) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// As [`Inode::read_dir`].
+    ///
+    /// # Errors
+    /// As there.
+    fn read_dir(&self, file: &File, cursor: u64, sink: &mut DirSink<'_>) -> Result<(), Errno> {
+        file.inode().read_dir(cursor, sink)
     }
 
     /// For those who must know their own files again (epoll, timerfd, ...).
@@ -366,6 +451,12 @@ impl File {
             return Ok(done);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
+        if append && let Some(written) = self.ops.append(self, source) {
+            let (done, end) = written?;
+            *self.position.lock() = end;
+            self.tell_if(done, notify::MODIFY);
+            return Ok(done);
+        }
         let position = if append { self.size() } else { *self.position.lock() };
         let done = self.ops.write(self, position, source)?;
         *self.position.lock() = position + done as u64;
@@ -399,6 +490,11 @@ impl File {
             return Err(Errno::SPIPE);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
+        if append && let Some(written) = self.ops.append(self, source) {
+            let (done, _) = written?;
+            self.tell_if(done, notify::MODIFY);
+            return Ok(done);
+        }
         let done = self.ops.write(self, if append { self.size() } else { offset }, source)?;
         self.tell_if(done, notify::MODIFY);
         Ok(done)
@@ -415,7 +511,7 @@ impl File {
     /// # Errors
     /// `ENODEV` if it cannot be mapped, `ENXIO` beyond the end, `ENOSPC` or `ENOMEM`.
     pub fn page(&self, index: u64, write: bool) -> Result<Page, Errno> {
-        self.inode().page(index, write)
+        self.ops.page(self, index, write)
     }
 
     /// Whether it can be mapped.
@@ -434,6 +530,12 @@ impl File {
         if !self.ops.is_seekable() {
             return Err(Errno::SPIPE);
         }
+        if self.ops.ignores_seek() {
+            return Ok(0);
+        }
+        if whence == 2 {
+            self.inode().refresh()?;
+        }
         let mut position = self.position.lock();
         let base = match whence {
             0 => 0,
@@ -442,7 +544,7 @@ impl File {
             2 => self.size(),
             3 | 4 => {
                 let from = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
-                *position = self.inode().seek_data(from, whence == 4)?;
+                *position = self.ops.seek_data(self, from, whence == 4)?;
                 return Ok(*position);
             }
             _ => return Err(Errno::INVAL),
@@ -463,7 +565,8 @@ impl File {
         if self.location.dentry.is_deleted() {
             return Err(Errno::NOENT);
         }
-        let mut position = *self.position.lock();
+        let start = *self.position.lock();
+        let mut position = start;
         for (at, name) in [(0, &b"."[..]), (1, b"..")] {
             if position != at {
                 continue;
@@ -478,15 +581,19 @@ impl File {
             *self.position.lock() = position;
         }
         let from = position;
-        let result = self.inode().read_dir(from, &mut |entry| {
+        let result = self.ops.read_dir(self, from, &mut |entry| {
             let taken = sink(entry);
             if taken {
                 position = entry.next;
             }
             taken
         });
-        *self.position.lock() = position;
-        self.tell(notify::ACCESS);
+        // A call that will be made again gives everything once more.
+        let is_over = result != Err(Errno::PENDING);
+        *self.position.lock() = if is_over { position } else { start };
+        if is_over {
+            self.tell(notify::ACCESS);
+        }
         result
     }
 }
@@ -526,7 +633,7 @@ pub fn read_at(file: &File, offset: u64, to: &mut [u8]) -> Result<usize, Errno> 
     }
     let mut sink = SliceSink(to, 0);
     loop {
-        let done = file.inode().read_at(offset + sink.1 as u64, &mut sink)?;
+        let done = file.ops.read(file, offset + sink.1 as u64, &mut sink)?;
         if done == 0 || sink.room() == 0 {
             return Ok(sink.1);
         }

@@ -26,6 +26,37 @@ pub trait Inode: Send + Sync + fmt::Debug {
     /// Reads the attributes.
     fn attr(&self) -> Attr;
 
+    /// Brings the attributes up to date, for what others than this kernel may change.
+    ///
+    /// # Errors
+    /// None by default.
+    fn refresh(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Names that will be looked up from this directory on, one in the other, as a path, and what
+    /// the last one is going to be opened for: to find them all at once.
+    ///
+    /// # Errors
+    /// None by default.
+    fn expect_walk(&self, _rest: &[u8], _open: Option<OpenFlags>) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// As [`Inode::create`] with a name, for a regular file that is going to be opened with these
+    /// flags.
+    ///
+    /// # Errors
+    /// As there.
+    fn create_to_open(
+        &self,
+        name: &[u8],
+        new: &NewInode,
+        _flags: OpenFlags,
+    ) -> Result<InodeRef, Errno> {
+        self.create(Some(name), new)
+    }
+
     /// The type.
     fn kind(&self) -> FileType {
         self.attr().kind
@@ -246,6 +277,14 @@ pub enum Allocate {
 pub trait FileSystem: Send + Sync + fmt::Debug {
     /// Its type, as in /proc/filesystems.
     fn name(&self) -> &'static str;
+
+    /// Brings up to date what `stat` tells.
+    ///
+    /// # Errors
+    /// None by default.
+    fn refresh(&self) -> Result<(), Errno> {
+        Ok(())
+    }
 
     /// What statfs(2) tells.
     fn stat(&self) -> FsStat;

@@ -7,6 +7,7 @@
 //! | [`inode`] | what a file system's inodes can do |
 //! | [`dentry`], [`mount`], `walk`, `permission` | names, mounts, path resolution |
 //! | [`file`], `open`, [`table`], `locks` | open files, descriptors, locks |
+//! | `volume` | files of the host |
 //! | `erofs`, `memory` | the image; tmpfs and the writable root over the image |
 //! | `pseudo`, `proc`, `sysfs` | what the kernel makes up |
 //! | `mqueue`, `notify` | POSIX message queues; inotify |
@@ -20,7 +21,7 @@
 //! Lock order: descriptor table, file position, inode, file system, window.  Files are dropped
 //! (closed) with no lock held.
 
-mod anonymous;
+pub(crate) mod anonymous;
 pub mod boot;
 mod context;
 pub mod dentry;
@@ -37,7 +38,7 @@ pub(crate) mod notify;
 pub(crate) mod open;
 pub(crate) mod permission;
 pub mod pipe;
-mod proc;
+pub(crate) mod proc;
 mod pseudo;
 pub mod stream;
 mod sysfs;
@@ -46,6 +47,7 @@ mod table;
 mod tests;
 pub mod tty;
 pub mod types;
+pub(crate) mod volume;
 pub(crate) mod walk;
 
 pub use boot::mount_all;

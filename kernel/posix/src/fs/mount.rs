@@ -24,6 +24,7 @@ use crate::{
         types::{FileType, NewInode, OpenFlags},
     },
     mm::MmRef,
+    net::Net,
     process::Creds,
     services::ServicesRef,
     sync::Lock,
@@ -114,6 +115,8 @@ pub struct Vfs {
     pub(crate) signals: SignalQueue,
     /// The window's streams.
     pub(crate) streams: Arc<Streams>,
+    /// Sockets.
+    pub(crate) net: Arc<Net>,
     /// What the container is like: names, and the root of all.
     pub(crate) names: Lock<Names>,
     cpus: AtomicU32,
@@ -151,6 +154,7 @@ impl Vfs {
         Arc::new(Self {
             signals: SignalQueue::default(),
             streams: Streams::new(Arc::clone(&services)),
+            net: Net::new(&services),
             names: Lock::new(Names::default()),
             mounts: Lock::new(Vec::new()),
             recent: Lock::new(Recent::default()),

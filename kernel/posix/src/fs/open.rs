@@ -69,7 +69,9 @@ impl FsContext {
         let mut walk = how.walk;
         walk.set(Walk::FOLLOW, !flags.contains(OpenFlags::NOFOLLOW) && !exclusive);
         walk.set(Walk::MAY_MISS, create);
-        match self.walk(creds, start, path, walk)? {
+        let is_open = !exclusive && !flags.intersects(OpenFlags::PATH | OpenFlags::TMPFILE);
+        let expected = is_open.then_some(flags);
+        match self.walk_to_open(creds, start, path, walk, expected)? {
             Walked::Found(_) if exclusive => Err(Errno::EXIST),
             Walked::Found(place) if flags.contains(OpenFlags::TMPFILE) => {
                 self.open_unnamed(creds, &place, how)
@@ -84,7 +86,7 @@ impl FsContext {
             Walked::Name { slash: true, .. } => Err(Errno::ISDIR),
             Walked::Name { parent, name, .. } => {
                 let new = self.new_inode(creds, FileType::Regular, how.mode);
-                let place = self.create(creds, &parent, &name, &new)?;
+                let place = self.create_to_open(creds, &parent, &name, &new, Some(flags))?;
                 // The mode says what later opens may do; this one may do what it asked for.
                 self.open_new(place, flags)
             }
@@ -109,7 +111,10 @@ impl FsContext {
     }
 
     fn open_new(&self, place: Location, flags: OpenFlags) -> Result<FileRef, Errno> {
-        let ops = Arc::new(Contents::new(Arc::clone(place.inode())));
+        let ops = match place.inode().open(flags)? {
+            Some(ops) => ops,
+            None => Arc::new(Contents::new(Arc::clone(place.inode()))),
+        };
         Ok(File::new(&self.vfs, place, ops, flags))
     }
 
@@ -133,6 +138,17 @@ impl FsContext {
         name: &[u8],
         new: &NewInode,
     ) -> Result<Location, Errno> {
+        self.create_to_open(creds, parent, name, new, None)
+    }
+
+    fn create_to_open(
+        &self,
+        creds: &Creds,
+        parent: &Location,
+        name: &[u8],
+        new: &NewInode,
+        flags: Option<OpenFlags>,
+    ) -> Result<Location, Errno> {
         permission::check_parent(parent, creds)?;
         let mut new = new.clone();
         let dir = parent.attr();
@@ -144,7 +160,10 @@ impl FsContext {
                 new.mode &= !0o2000;
             }
         }
-        let inode: InodeRef = parent.inode().create(Some(name), &new)?;
+        let inode: InodeRef = match flags {
+            Some(flags) => parent.inode().create_to_open(name, &new, flags)?,
+            None => parent.inode().create(Some(name), &new)?,
+        };
         let dentry = parent.dentry.adopt(name, inode);
         self.vfs.notify.created(parent.inode(), name, new.kind);
         self.vfs.remember(&dentry);
@@ -258,7 +277,11 @@ pub fn open_executable_at(
     if fs.vfs.locks.is_written(&place.attr()) {
         return Err(Errno::TXTBSY);
     }
-    let file = File::contents(&fs.vfs, place, OpenFlags::empty());
+    let flags = OpenFlags::empty();
+    let file = match place.inode().open(flags)? {
+        Some(ops) => File::new(&fs.vfs, place, ops, flags),
+        None => File::contents(&fs.vfs, place, flags),
+    };
     file.tell(notify::OPEN);
     Ok(file)
 }

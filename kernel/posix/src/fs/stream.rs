@@ -19,10 +19,11 @@ use trine_abi::{
     control::NO_HANDLE,
     window::{Completion, ENTRIES, Operation},
 };
-use trine_machine::window::{BUFFER_BYTES, Request};
+use trine_machine::window::BUFFER_BYTES;
 
 use crate::{
     Errno,
+    forward::{Answer, Buffer, Owner},
     fs::{
         file::{File, FileOps, IoctlMemory},
         types::Ready,
@@ -52,8 +53,6 @@ type InFlight = (Arc<Channel>, Operation);
 pub struct Streams {
     services: ServicesRef,
     owners: Lock<[Option<InFlight>; ENTRIES as usize]>,
-    /// Woken when a request becomes free.
-    free_wait: WaitQueue,
     /// Channels that want to submit a cancel or a close, and found no free request.
     unfinished: Lock<Vec<Arc<Channel>>>,
 }
@@ -102,57 +101,22 @@ impl Streams {
         Arc::new(Self {
             services,
             owners: Lock::new([const { None }; ENTRIES as usize]),
-            free_wait: WaitQueue::new(),
             unfinished: Lock::new(Vec::new()),
         })
-    }
-
-    fn begin(&self) -> Option<Request> {
-        self.services.window.lock().as_mut()?.begin()
-    }
-
-    fn end(&self, request: Request) {
-        if let Some(window) = self.services.window.lock().as_mut() {
-            window.end(request);
-        }
     }
 
     fn submit(
         &self,
         channel: &Arc<Channel>,
-        request: Request,
+        buffer: Buffer,
         operation: Operation,
         bytes: usize,
         argument: u64,
     ) {
-        let id = request.id() as usize;
+        let id = buffer.id() as usize;
         self.owners.lock()[id] = Some((Arc::clone(channel), operation));
-        if let Some(window) = self.services.window.lock().as_mut() {
-            window.submit(request, operation, channel.handle, bytes, argument);
-        }
-    }
-
-    /// Takes a completion.
-    pub fn complete(&self, request: Request, completion: &Completion) {
-        let owner = self.owners.lock()[request.id() as usize].take();
-        let Some((channel, operation)) = owner else {
-            self.end(request);
-            return;
-        };
-        let mut arrived = Vec::new();
-        if operation == Operation::Read && completion.errno == 0 {
-            arrived.resize((completion.result as usize).min(BUFFER_BYTES), 0);
-            if let Some(window) = self.services.window.lock().as_mut() {
-                window.read(&request, 0, &mut arrived);
-            }
-        }
-        self.end(request);
-        channel.completed(operation, completion, arrived);
-        let unfinished = core::mem::take(&mut *self.unfinished.lock());
-        for channel in unfinished {
-            channel.finish();
-        }
-        self.free_wait.wake_all();
+        let owner: Arc<dyn Owner> = channel.streams.clone();
+        buffer.submit(owner, operation, channel.handle, (bytes, 0), argument);
     }
 
     /// Whether all data that was written to these handles was handed over.
@@ -167,6 +131,25 @@ impl Streams {
     pub fn is_idle(&self) -> bool {
         let reading = |(_, operation): &InFlight| *operation == Operation::Read;
         self.owners.lock().iter().flatten().all(reading) && self.unfinished.lock().is_empty()
+    }
+}
+
+impl Owner for Streams {
+    fn completed(self: Arc<Self>, answer: Answer) {
+        let owner = self.owners.lock()[answer.completion.id as usize].take();
+        let Some((channel, operation)) = owner else { return };
+        let completion = answer.completion;
+        let mut arrived = Vec::new();
+        if operation == Operation::Read && completion.errno == 0 {
+            arrived.resize((completion.result as usize).min(BUFFER_BYTES), 0);
+            answer.buffer.read(0, &mut arrived);
+        }
+        drop(answer);
+        channel.completed(operation, &completion, arrived);
+        let unfinished = core::mem::take(&mut *self.unfinished.lock());
+        for channel in unfinished {
+            channel.finish();
+        }
     }
 }
 
@@ -222,7 +205,7 @@ impl Channel {
                     state.error = Some(if broken { Errno::PIPE } else { Errno::IO });
                 }
             }
-            Operation::Close | Operation::Cancel => {}
+            _ => {}
         }
         let ahead = state.ahead && operation == Operation::Read;
         drop(state);
@@ -249,9 +232,9 @@ impl Channel {
         if !idle {
             return;
         }
-        if let Some(request) = self.streams.begin() {
-            self.state.lock().reading = Some(request.id());
-            self.streams.submit(self, request, Operation::Read, BUFFER_BYTES, 0);
+        if let Some(buffer) = self.streams.services.begin() {
+            self.state.lock().reading = Some(buffer.id());
+            self.streams.submit(self, buffer, Operation::Read, BUFFER_BYTES, 0);
         }
     }
 
@@ -304,23 +287,20 @@ impl Channel {
                     break;
                 }
             }
-            let Some(request) = self.streams.begin() else { break };
+            let Some(request) = self.streams.services.begin() else { break };
             let wanted = source.left().min(BUFFER_BYTES);
             let mut buffer = [0; 2048];
             let mut bytes = 0;
             while bytes < wanted {
                 let part = (wanted - bytes).min(buffer.len());
                 let taken = source.take(&mut buffer[..part]);
-                if let Some(window) = self.streams.services.window.lock().as_mut() {
-                    window.write(&request, bytes, &buffer[..taken]);
-                }
+                request.write(bytes, &buffer[..taken]);
                 bytes += taken;
                 if taken < part {
                     break;
                 }
             }
             if bytes == 0 {
-                self.streams.end(request);
                 return Ok(total);
             }
             self.state.lock().writes += 1;
@@ -336,7 +316,7 @@ impl Channel {
     fn poll(self: &Arc<Self>, ticket: Option<&Ticket>, reads: bool, writes: bool) -> Ready {
         if let Some(ticket) = ticket {
             self.wait.add(ticket);
-            self.streams.free_wait.add(ticket);
+            self.streams.services.await_free(ticket);
         }
         if reads {
             self.want_input();
@@ -374,7 +354,7 @@ impl Channel {
             }
         };
         let Some((operation, argument)) = step else { return };
-        let Some(request) = self.streams.begin() else {
+        let Some(request) = self.streams.services.begin() else {
             self.streams.unfinished.lock().push(Arc::clone(self));
             return;
         };

@@ -89,6 +89,12 @@ impl FdTable {
         Ok(index as i32)
     }
 
+    /// Whether there is a free descriptor below `limit`.
+    pub(crate) fn has_room(&self, limit: u64) -> bool {
+        (self.slots.len() as u64) < limit
+            || self.slots.iter().take(limit as usize).any(Option::is_none)
+    }
+
     /// Puts a file at a descriptor; returns what was there, to be dropped without locks.
     ///
     /// # Errors

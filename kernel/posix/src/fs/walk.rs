@@ -11,7 +11,7 @@ use crate::{
         context::FsContext,
         dentry::Location,
         permission::{self, EXECUTE},
-        types::{FileType, NAME_MAX},
+        types::{FileType, NAME_MAX, OpenFlags},
     },
     process::Creds,
 };
@@ -98,6 +98,18 @@ impl FsContext {
         path: &[u8],
         how: Walk,
     ) -> Result<Walked, Errno> {
+        self.walk_to_open(creds, start, path, how, None)
+    }
+
+    /// The same for something that is going to be opened with these flags.
+    pub(crate) fn walk_to_open(
+        &self,
+        creds: &Creds,
+        start: &Location,
+        path: &[u8],
+        how: Walk,
+        open: Option<OpenFlags>,
+    ) -> Result<Walked, Errno> {
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
@@ -111,8 +123,13 @@ impl FsContext {
         let mut links = 0;
         let mut must_be_dir = false;
         let mut special = Special::Root;
+        // Whether the attributes of `at` are from this walk.
+        let mut is_fresh = false;
         while let Some((range, last, slash)) = rest.next() {
             must_be_dir = last && slash;
+            if !at.inode().is_stable() {
+                at.inode().expect_walk(&rest.bytes[range.start..], open)?;
+            }
             let attr = at.attr();
             if attr.kind != FileType::Directory {
                 return Err(Errno::NOTDIR);
@@ -133,6 +150,7 @@ impl FsContext {
                     }
                     let above = if at.is(root) { None } else { at.above() };
                     at = above.unwrap_or(at);
+                    is_fresh = false;
                     continue;
                 }
                 _ if name.len() > NAME_MAX => return Err(Errno::NAMETOOLONG),
@@ -151,6 +169,7 @@ impl FsContext {
             if how.contains(Walk::NO_XDEV) && !Arc::ptr_eq(&child.mount, &at.mount) {
                 return Err(Errno::XDEV);
             }
+            is_fresh = Arc::ptr_eq(&child.mount, &at.mount);
             let follow = !last || slash || how.contains(Walk::FOLLOW);
             if !follow || child.kind() != FileType::Symlink {
                 at = child;
@@ -168,12 +187,14 @@ impl FsContext {
                     return Err(Errno::XDEV);
                 }
                 at = target?;
+                is_fresh = false;
                 continue;
             }
             let mut target = child.inode().read_link()?;
             if target.is_empty() {
                 return Err(Errno::NOENT);
             }
+            is_fresh = false;
             if absolute(&target)? {
                 at = root.clone();
             }
@@ -186,6 +207,9 @@ impl FsContext {
         }
         if how.contains(Walk::PARENT) {
             return Ok(Walked::Special(special));
+        }
+        if !is_fresh {
+            at.inode().refresh()?;
         }
         if must_be_dir && at.kind() != FileType::Directory {
             return Err(Errno::NOTDIR);

@@ -72,6 +72,7 @@ fn describe(errno: Errno) -> String {
 impl Kernel {
     /// Obeys a command.
     pub fn command(&mut self, command: Command) {
+        self.services.heard();
         match command {
             Command::Configure(config) => self.configure(&config),
             Command::Spawn(spec) => {
@@ -349,7 +350,7 @@ impl Kernel {
         let Some(context) = &self.container else { return true };
         self.spawned.iter().all(|spawned| {
             spawned.status.is_some() && context.vfs.streams.all_written(&spawned.outputs)
-        })
+        }) && context.vfs.net.inet.is_idle()
     }
 
     /// Sends the signals that terminals asked for.

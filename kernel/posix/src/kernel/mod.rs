@@ -130,10 +130,7 @@ impl Kernel {
 
     /// Handles an answer of the I/O server.
     pub fn completion(&mut self, request: Request, completion: Completion) {
-        if let Some(context) = &self.container {
-            let streams = context.vfs.streams.clone();
-            streams.complete(request, &completion);
-        }
+        self.services.complete(request, completion);
         self.send_terminal_signals();
     }
 

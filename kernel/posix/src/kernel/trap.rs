@@ -100,6 +100,10 @@ impl Kernel {
             }
         }
         task.waiter.renew();
+        if again.is_none() {
+            let old = task.journal.lock().clear();
+            drop(old);
+        }
         self.take_out_of_memory();
         self.services.registry.set_current(Some(task.clone()));
         let mut cx = Cx {
@@ -113,8 +117,22 @@ impl Kernel {
         let (progress, blocked) = (cx.progress, cx.blocked);
         self.send_terminal_signals();
         self.drop_stale_pages();
+        if self.services.arena.take_shortage() {
+            // The kernel's own memory grew into its reserve: somebody has to go before it is used up.
+            self.out_of_memory();
+        }
         let value = match result {
             Ok(value) => value,
+            Err(Stop::Errno(Errno::PENDING)) => {
+                // Woken when the answer is there; as on Linux, a call that waits for a file cannot
+                // be interrupted, but the task can be killed.
+                let restart = Restart::Uninterruptible;
+                self.hold_call(task, PendingCall { progress, restart, deadline_ns: None });
+                if !self.has_deliverable(task) {
+                    task.run.lock().phase = Phase::Blocked;
+                }
+                return;
+            }
             Err(Stop::Errno(errno)) => {
                 if errno == Errno::NOMEM && self.take_out_of_memory() {
                     self.out_of_memory();
@@ -157,6 +175,8 @@ impl Kernel {
     fn end_call(&mut self, task: &TaskRef, value: u64) {
         task.run.lock().call = None;
         task.registers.lock().rax = value;
+        let old = task.journal.lock().clear();
+        drop(old);
         let mut signals = task.signals.lock();
         if let Some(mask) = signals.saved_mask.take() {
             signals.mask = mask;
@@ -237,8 +257,20 @@ impl Kernel {
         };
         let Some(mm) = task.mm() else { return };
         task.process.faults.fetch_add(1, Ordering::Relaxed);
+        task.waiter.renew();
+        self.services.registry.set_current(Some(task.clone()));
         let fault = match mm.fault(address, kind) {
-            Ok(()) => return self.drop_stale_pages(),
+            Ok(()) => {
+                let old = task.journal.lock().clear();
+                drop(old);
+                return self.drop_stale_pages();
+            }
+            Err(Fault::Pending) => {
+                if !task.exiting.load(Ordering::Relaxed) {
+                    task.run.lock().phase = Phase::Blocked;
+                }
+                return;
+            }
             Err(Fault::OutOfMemory) => {
                 self.services.registry.set_current(Some(task.clone()));
                 self.out_of_memory();
@@ -249,7 +281,7 @@ impl Kernel {
         let (signal, si_code) = match fault {
             Fault::NotAllowed => (SIGSEGV, SEGV_ACCERR),
             Fault::BeyondEnd => (SIGBUS, BUS_ADRERR),
-            Fault::NotMapped | Fault::OutOfMemory => (SIGSEGV, SEGV_MAPERR),
+            _ => (SIGSEGV, SEGV_MAPERR),
         };
         task.signals.lock().trap = (14, code & 0x17 | 4, address);
         self.force_signal(task, SigInfo::fault(signal, si_code, address));

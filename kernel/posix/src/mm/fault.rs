@@ -42,6 +42,9 @@ pub enum Fault {
     BeyondEnd,
     /// No frame is free.
     OutOfMemory,
+    /// The file is a volume's, and its contents are on their way: the task is woken when they are
+    /// there.
+    Pending,
 }
 
 impl From<trine_machine::OutOfMemory> for Fault {
@@ -203,13 +206,19 @@ impl Mm {
 }
 
 fn file_page(file: &FileRef, index: u64, write: bool) -> Result<Page, Fault> {
-    if index >= file.size().div_ceil(PAGE_SIZE) {
-        return Err(Fault::BeyondEnd);
-    }
-    file.page(index, write).map_err(|errno| match errno {
+    let fault = |errno| match errno {
+        Errno::PENDING => Fault::Pending,
         Errno::NOMEM | Errno::NOSPC => Fault::OutOfMemory,
         _ => Fault::BeyondEnd,
-    })
+    };
+    if index >= file.size().div_ceil(PAGE_SIZE) {
+        // Somebody else may have made it longer.
+        file.inode().refresh().map_err(fault)?;
+        if index >= file.size().div_ceil(PAGE_SIZE) {
+            return Err(Fault::BeyondEnd);
+        }
+    }
+    file.page(index, write).map_err(fault)
 }
 
 /// Maps zeroed pages at an address and in the direction that faults go.

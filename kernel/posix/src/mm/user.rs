@@ -82,12 +82,16 @@ impl Mm {
 
     fn fault_in(&self, address: u64, done: usize, kind: FaultKind) -> Result<(), Errno> {
         let at = address.checked_add(done as u64).ok_or(Errno::FAULT)?;
-        self.fault(at, kind).map_err(|fault| match fault {
+        // A system call that has begun to change things cannot be made again for a page's sake.
+        let faulted = self.services.with_patience(|| self.fault(at, kind));
+        faulted.map_err(|fault| match fault {
             Fault::OutOfMemory => {
                 self.services.out_of_memory.store(true, Ordering::Relaxed);
                 Errno::NOMEM
             }
-            Fault::NotMapped | Fault::NotAllowed | Fault::BeyondEnd => Errno::FAULT,
+            Fault::NotMapped | Fault::NotAllowed | Fault::BeyondEnd | Fault::Pending => {
+                Errno::FAULT
+            }
         })
     }
 
@@ -173,6 +177,15 @@ impl UserSink {
     /// EFAULT if it cannot; ENOMEM when no frame is free.
     pub fn fault(&mut self) -> Result<(), Errno> {
         self.0.fault(FaultKind::Write)
+    }
+
+    /// Passes over bytes that were put there before.
+    pub fn skip(&mut self, mut bytes: usize) {
+        while bytes > 0 && self.0.left > 0 {
+            let part = bytes.min(self.0.left);
+            self.0.advance(part);
+            bytes -= part;
+        }
     }
 }
 

@@ -269,7 +269,6 @@ impl Kernel {
         let Some(terminal) = terminal else { return };
         if let Some(foreground) = crate::fs::tty::release_session(&terminal, process.sid()) {
             self.signal_group(foreground, SIGHUP);
-            self.signal_group(foreground, SIGCONT);
         }
         for other in self.services.registry.processes() {
             if other.sid() == process.sid() {
@@ -294,7 +293,9 @@ impl Kernel {
                 return None;
             }
             let task = process.any_thread()?;
-            Some(task.mm()?.resident_pages())
+            // A thread costs the kernel about as much.
+            let threads = process.threads.lock().len() as u64;
+            Some(task.mm()?.resident_pages() + threads * 4)
         };
         // Init only if nobody else is there.
         let victim = processes

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     cx::{Progress, Restart},
+    forward::Journal,
     fs::{FdTable, FsContext},
     mm::MmRef,
     services::ServicesRef,
@@ -223,6 +224,8 @@ pub struct Task {
     pub(crate) rseq_due: AtomicBool,
     /// vCPUs that it may run on, by bit.
     pub(crate) affinity: AtomicU64,
+    /// The forwarded calls of its system call.
+    pub(crate) journal: Lock<Journal>,
     /// The parent that waits for this vfork child.
     pub(crate) vfork: Lock<Option<Arc<Vfork>>>,
 }
@@ -272,6 +275,7 @@ impl Task {
             rseq: Lock::new(None),
             rseq_due: AtomicBool::new(false),
             affinity: AtomicU64::new(u64::MAX),
+            journal: Lock::new(Journal::default()),
             vfork: Lock::new(None),
         }
     }

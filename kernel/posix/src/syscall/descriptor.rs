@@ -21,6 +21,7 @@ use crate::{
         types::{FileType, OpenFlags},
     },
     mm::AreaKind,
+    net::file::socket_of,
     process::{creds::CAP_SYS_RESOURCE, group::RLIMIT_NOFILE},
     sync::Lock,
 };
@@ -33,6 +34,7 @@ const FIONREAD: u32 = 0x541b;
 const TIOCGPTPEER: u32 = 0x5441;
 
 const F_SEAL_WRITE: u32 = 8;
+const DN_MULTISHOT: u32 = 1 << 31;
 
 const F_RDLCK: i16 = 0;
 const F_WRLCK: i16 = 1;
@@ -196,6 +198,10 @@ pub(super) fn sys_fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
         }
         // F_GETLEASE: none.
         1025 => Ok(u64::from(F_UNLCK.cast_unsigned())),
+        // F_NOTIFY of nothing ends it; of anything it is not supported, as on kernels without it.
+        1026 if argument as u32 & !DN_MULTISHOT == 0 && file.attr().kind == FileType::Directory => {
+            Ok(0)
+        }
         1031 | 1032 => {
             let end = file.ops().as_any().downcast_ref::<PipeEnd>().ok_or(Errno::BADF)?;
             if command == 1032 {
@@ -226,6 +232,9 @@ pub(super) fn sys_fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
         _ => Err(Errno::INVAL.into()),
     }
 }
+
+/// How often a lock that somebody outside of the container holds is asked for, in nanoseconds.
+const HOST_LOCK_NS: u64 = 10_000_000;
 
 /// Whether any memory has a shared writable mapping of a file.
 fn is_mapped_for_writing(cx: &Cx<'_>, file: &FileRef) -> bool {
@@ -337,6 +346,18 @@ pub(super) fn sys_flock(cx: &mut Cx<'_>, fd: i32, operation: u32) -> SysResult {
     file.has_locks.store(true, Ordering::Relaxed);
     let ticket = cx.ticket();
     let waits = operation & 4 == 0;
+    match file.ops().flock(&file, kind) {
+        None => {}
+        Some(Err(Errno::AGAIN)) if waits => {
+            // The host tells nobody when a lock is free: it is asked from time to time.
+            let again = cx.services().monotonic_ns().saturating_add(HOST_LOCK_NS);
+            return Err(cx.block(Some(again), Restart::Always));
+        }
+        Some(result) => {
+            result?;
+            return Ok(0);
+        }
+    }
     match vfs.locks.flock(&file.attr(), owner, kind, waits.then_some(&ticket)) {
         Err(Errno::AGAIN) if waits => Err(cx.block(None, Restart::Always)),
         result => {
@@ -362,6 +383,7 @@ pub(super) fn sys_ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
             return Ok(0);
         }
         FIONREAD if file.location().kind() == FileType::Regular => {
+            file.inode().refresh()?;
             let left = file.size().saturating_sub(*file.position().lock());
             cx.write_u32(argument, left.min(i32::MAX as u64) as u32)?;
             return Ok(0);
@@ -373,12 +395,19 @@ pub(super) fn sys_ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, argument: u64) -
         transfer::touch(cx, &file, Touch::Change)?;
     }
     let ops = Arc::clone(file.ops());
+    let vfs = cx.fs().lock().vfs.clone();
     let result = {
         let cx = &*cx;
         let mut read = |address: u64, to: &mut [u8]| cx.read_bytes(address, to);
         let mut write = |address: u64, from: &[u8]| cx.write_bytes(address, from);
         let mut memory = IoctlMemory { argument, read: &mut read, write: &mut write };
-        ops.ioctl(&file, command, &mut memory)
+        match ops.ioctl(&file, command, &mut memory) {
+            // What is asked of any socket is about the network.
+            Err(Errno::NOTTY) if command >> 8 == 0x89 && socket_of(&file).is_ok() => {
+                vfs.net.ioctl(command, &mut memory)
+            }
+            result => result,
+        }
     };
     transfer::send_signals(cx);
     Ok(result?)

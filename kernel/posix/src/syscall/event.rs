@@ -191,7 +191,7 @@ pub(super) fn sys_epoll_ctl(
 
 fn wait(cx: &mut Cx<'_>, fd: i32, to: u64, max: i32, timeout_ns: Option<u64>) -> SysResult {
     let max = usize::try_from(max).ok().filter(|max| *max > 0).ok_or(Errno::INVAL)?;
-    let max = max.min(4096);
+    let max = max.min(65_536);
     let mut events = with_epoll(cx, fd, |epoll| Ok(epoll.take(max)))?;
     if events.is_empty() && timeout_ns != Some(0) {
         let deadline = deadline(cx, timeout_ns);

@@ -3,7 +3,10 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use super::transfer::{self, TRANSFER_MAX};
+use super::{
+    socket,
+    transfer::{self, TRANSFER_MAX},
+};
 use crate::{
     Errno,
     cx::{Cx, Restart, SysResult},
@@ -16,7 +19,8 @@ use crate::{
         types::{FileType, OpenFlags, Ready},
         walk::Walk,
     },
-    io::{SliceSource, VecSink},
+    io::{Sink, SliceSource, VecSink},
+    net::file::socket_of,
     process::{
         group::RLIMIT_FSIZE,
         signal::{SIGPIPE, SIGXFSZ},
@@ -41,13 +45,21 @@ fn offset(offset: i64) -> Result<u64, Errno> {
 
 pub(super) fn sys_read(cx: &mut Cx<'_>, fd: i32, address: u64, bytes: usize) -> SysResult {
     let file = get(cx, fd)?;
+    if let Ok(socket) = socket_of(&file) {
+        let ranges = Vec::from([(address, bytes.min(TRANSFER_MAX))]);
+        return socket::transfer_read(cx, &file, &*socket, ranges);
+    }
     let sink = cx.sink(address, bytes.min(TRANSFER_MAX));
     transfer::read(cx, &file, sink, None)
 }
 
 pub(super) fn sys_write(cx: &mut Cx<'_>, fd: i32, address: u64, bytes: usize) -> SysResult {
     let file = get(cx, fd)?;
-    transfer::write(cx, &file, Vec::from([(address, bytes)]), None)
+    let ranges = Vec::from([(address, bytes.min(TRANSFER_MAX))]);
+    match socket_of(&file) {
+        Ok(socket) => socket::transfer_write(cx, &file, &*socket, ranges),
+        Err(_) => transfer::write(cx, &file, ranges, None),
+    }
 }
 
 pub(super) fn sys_pread64(
@@ -75,6 +87,10 @@ pub(super) fn sys_pwrite64(
 
 pub(super) fn sys_readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> SysResult {
     let file = get(cx, fd)?;
+    if let Ok(socket) = socket_of(&file) {
+        let ranges = cx.read_iovec(iov, count)?;
+        return socket::transfer_read(cx, &file, &*socket, ranges);
+    }
     let sink = cx.sink_vector(iov, count)?;
     transfer::read(cx, &file, sink, None)
 }
@@ -82,7 +98,10 @@ pub(super) fn sys_readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> Sys
 pub(super) fn sys_writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> SysResult {
     let file = get(cx, fd)?;
     let ranges = cx.read_iovec(iov, count)?;
-    transfer::write(cx, &file, ranges, None)
+    match socket_of(&file) {
+        Ok(socket) => socket::transfer_write(cx, &file, &*socket, ranges),
+        Err(_) => transfer::write(cx, &file, ranges, None),
+    }
 }
 
 pub(super) fn sys_preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize, at: i64) -> SysResult {
@@ -130,6 +149,7 @@ pub(super) fn sys_pwritev2(
     if flags & RWF_APPEND != 0 {
         let file = get(cx, fd)?;
         let ranges = cx.read_iovec(iov, count)?;
+        file.inode().refresh()?;
         let end = file.size();
         return transfer::write(cx, &file, ranges, Some(end));
     }
@@ -180,7 +200,7 @@ pub(super) fn sys_ftruncate(cx: &mut Cx<'_>, fd: i32, size: i64) -> SysResult {
         return Err(Errno::INVAL.into());
     }
     check_size(cx, size)?;
-    file.inode().truncate(size)?;
+    file.ops().truncate(&file, size)?;
     file.tell(notify::MODIFY);
     Ok(0)
 }
@@ -217,15 +237,27 @@ pub(super) fn sys_fallocate(
     if range != Allocate::Punch {
         check_size(cx, end)?;
     }
-    file.inode().allocate(range, start, bytes)?;
+    file.ops().allocate(&file, range, start, bytes)?;
     file.tell(notify::MODIFY);
     Ok(0)
 }
 
-/// Everything is in memory: there is nothing to wait for.
 pub(super) fn sys_fsync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
-    match get(cx, fd)?.location().kind() {
-        FileType::Regular | FileType::Directory | FileType::BlockDevice => Ok(0),
+    sync(cx, fd, false)
+}
+
+pub(super) fn sys_fdatasync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    sync(cx, fd, true)
+}
+
+/// What is in memory has nothing to wait for; volumes have.
+fn sync(cx: &mut Cx<'_>, fd: i32, data_only: bool) -> SysResult {
+    let file = get(cx, fd)?;
+    match file.location().kind() {
+        FileType::Regular | FileType::Directory | FileType::BlockDevice => {
+            file.ops().sync(&file, data_only)?;
+            Ok(0)
+        }
         _ => Err(Errno::INVAL.into()),
     }
 }
@@ -279,6 +311,8 @@ pub(super) fn sys_readahead(cx: &mut Cx<'_>, fd: i32, _at: i64, _bytes: usize) -
 
 /// Bytes that a copy in the kernel moves at a time.
 const COPY_BYTES: usize = 16384;
+/// The same from a file to a socket.
+const SOCKET_BYTES: usize = 65536;
 
 /// Copies from one file to another; offsets of `None` are the files' own positions.
 fn copy(
@@ -308,13 +342,16 @@ fn copy(
             cx.progress().done = total as u64;
             return Err(cx.block(None, Restart::Always));
         }
-        let part = (bytes - total).min(if to.location().kind() == FileType::Regular {
-            COPY_BYTES
-        } else {
-            crate::fs::pipe::PIPE_BUF
+        let part = (bytes - total).min(match to.location().kind() {
+            FileType::Regular => COPY_BYTES,
+            // What it does not take is read again.
+            FileType::Socket if from.ops().is_seekable() => SOCKET_BYTES,
+            _ => crate::fs::pipe::PIPE_BUF,
         });
         let mut sink = VecSink::new(part);
+        let held = core::mem::take(&mut cx.task.journal.lock().held);
         let done = match from_at {
+            _ if !held.is_empty() => Ok(sink.put(&held)),
             Some(at) => from.read_at(at + total as u64, &mut sink),
             None => from.read(&mut sink),
         };
@@ -328,6 +365,10 @@ fn copy(
                     continue;
                 }
                 return Err(cx.block(None, Restart::Always));
+            }
+            Err(Errno::PENDING) => {
+                cx.progress().done = total as u64;
+                return Err(Errno::PENDING.into());
             }
             Err(errno) => return end(total, errno),
         }
@@ -347,6 +388,21 @@ fn copy(
                     // Back to where the target stopped.
                     if from_at.is_none() && from.ops().is_seekable() {
                         *from.position().lock() -= before as u64;
+                    } else if errno == Errno::PENDING && from_at.is_none() {
+                        let left = sink.bytes[sink.bytes.len() - before..].to_vec();
+                        cx.task.journal.lock().held = left;
+                    }
+                    if errno == Errno::PENDING {
+                        cx.progress().done = total as u64;
+                        return Err(errno.into());
+                    }
+                    if errno == Errno::AGAIN && !from.ops().is_seekable() {
+                        // It was taken from a pipe or socket, and must not be lost.
+                        let left = sink.bytes[sink.bytes.len() - before..].to_vec();
+                        cx.task.journal.lock().held = left;
+                        to.poll(Some(&cx.ticket()));
+                        cx.progress().done = total as u64;
+                        return Err(cx.block(None, Restart::Uninterruptible));
                     }
                     return end(total, errno);
                 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! mmap and its family.
 
+use alloc::vec::Vec;
+
 use crate::{
     Errno,
     cx::{Cx, SysResult},
+    fs::FileRef,
     mm::{
-        AreaKind, Fault, FaultKind, HIGHEST, LOWEST, MapRequest, Mm, PAGE_SIZE, Placement,
+        Area, AreaKind, Fault, FaultKind, HIGHEST, LOWEST, MapRequest, Mm, PAGE_SIZE, Placement,
         Protection, SharedMemory,
     },
     process::{creds::CAP_IPC_LOCK, group::RLIMIT_MEMLOCK},
@@ -78,6 +81,11 @@ pub(super) fn sys_mmap(
         if !file.is_mappable() {
             return Err(Errno::NODEV.into());
         }
+        // Brought up to date: pages of an older state are not used.
+        file.inode().refresh()?;
+        if shared {
+            file.ops().map_shared(&file);
+        }
         AreaKind::File { file, page: offset / PAGE_SIZE, shared }
     };
     let placement = if flags & MAP_FIXED_NOREPLACE != 0 {
@@ -101,7 +109,33 @@ pub(super) fn sys_mmap(
     Ok(start)
 }
 
+/// The files that are mapped shared in a range of addresses, and the range of each in bytes.
+fn shared_files(cx: &Cx<'_>, start: u64, end: u64) -> Vec<(FileRef, u64, u64)> {
+    let mm = cx.mm();
+    let areas = mm.areas.lock().overlapping(start, end);
+    let of_area = |area: Area| match &area.kind {
+        AreaKind::File { file, shared: true, .. } => {
+            let (from, to) = (area.start.max(start), area.end.min(end));
+            let at = area.object_page(from) * PAGE_SIZE;
+            (from < to).then(|| (file.clone(), at, at + (to - from)))
+        }
+        _ => None,
+    };
+    areas.into_iter().filter_map(of_area).collect()
+}
+
+/// Writes what shared mappings changed to their files, for those whose pages are not the files'.
+fn write_back(cx: &Cx<'_>, start: u64, end: u64) -> Result<(), Errno> {
+    for (file, from, to) in shared_files(cx, start, end) {
+        file.ops().write_back(&file, from, to)?;
+    }
+    Ok(())
+}
+
 pub(super) fn sys_munmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult {
+    if let Some(end) = address.checked_add(bytes) {
+        write_back(cx, address, end)?;
+    }
     cx.mm().unmap(address, bytes)?;
     Ok(0)
 }
@@ -168,9 +202,17 @@ pub(super) fn sys_msync(cx: &mut Cx<'_>, address: u64, bytes: u64, flags: u32) -
         return Err(Errno::INVAL.into());
     }
     let end = address.checked_add(page_up(bytes)?).ok_or(Errno::NOMEM)?;
-    // Shared pages are the file's own pages: there is nothing to write back in this memory.
     let covered = cx.mm().areas.lock().covers(address, end);
-    if covered { Ok(0) } else { Err(Errno::NOMEM.into()) }
+    if !covered {
+        return Err(Errno::NOMEM.into());
+    }
+    write_back(cx, address, end)?;
+    if flags & MS_SYNC != 0 {
+        for (file, _, _) in shared_files(cx, address, end) {
+            file.ops().sync(&file, true)?;
+        }
+    }
+    Ok(0)
 }
 
 pub(super) fn sys_mincore(cx: &mut Cx<'_>, address: u64, bytes: u64, at: u64) -> SysResult {

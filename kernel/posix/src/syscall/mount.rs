@@ -89,7 +89,3 @@ pub(super) fn sys_umount2(cx: &mut Cx<'_>, target: u64, flags: u32) -> SysResult
 pub(super) fn sys_not_here(_cx: &mut Cx<'_>) -> SysResult {
     Err(Errno::NOSYS.into())
 }
-
-pub(super) fn sys_no_sockets(_cx: &mut Cx<'_>) -> SysResult {
-    Err(Errno::AFNOSUPPORT.into())
-}

@@ -71,6 +71,7 @@ impl At {
     /// Finds what the path means.
     pub(super) fn find(&self, creds: &Creds, follow: bool) -> Result<Location, Errno> {
         if self.is_empty {
+            self.start.inode().refresh()?;
             return Ok(self.start.clone());
         }
         let how = if follow { Walk::FOLLOW } else { Walk::empty() };
@@ -191,6 +192,7 @@ pub(super) fn sys_lstat(cx: &mut Cx<'_>, path: u64, to: u64) -> SysResult {
 
 pub(super) fn sys_fstat(cx: &mut Cx<'_>, fd: i32, to: u64) -> SysResult {
     let file = cx.files().lock().get(fd)?;
+    file.inode().refresh()?;
     let attr = file.attr();
     stat_to(cx, &attr, to)
 }
@@ -232,12 +234,14 @@ pub(super) fn sys_statx(
 pub(super) fn sys_statfs(cx: &mut Cx<'_>, path: u64, to: u64) -> SysResult {
     let at = At::new(cx, AT_FDCWD, path, 0)?;
     let place = at.find(&cx.creds(), true)?;
+    place.mount.fs.refresh()?;
     cx.write_bytes(to, &stat::encode_statfs(&place))?;
     Ok(0)
 }
 
 pub(super) fn sys_fstatfs(cx: &mut Cx<'_>, fd: i32, to: u64) -> SysResult {
     let place = cx.files().lock().get(fd)?.location().clone();
+    place.mount.fs.refresh()?;
     cx.write_bytes(to, &stat::encode_statfs(&place))?;
     Ok(0)
 }

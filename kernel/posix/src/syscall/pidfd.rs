@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Errno,
     cx::{Cx, SysResult},
-    fs::{event::PidFd, types::OpenFlags},
+    fs::{event::PidFd, proc::process, types::OpenFlags},
     process::{
         Process,
         access::may_trace,
@@ -68,7 +68,10 @@ pub(super) fn sys_pidfd_send_signal(
     if flags != 0 {
         return Err(Errno::INVAL.into());
     }
-    let (process, _) = process_of(cx, fd)?;
+    let process = match process::of_inode(get(cx, fd)?.inode().as_ref()) {
+        Some(process) => process,
+        None => process_of(cx, fd)?.0,
+    };
     if signal > SIGNAL_MAX {
         return Err(Errno::INVAL.into());
     }

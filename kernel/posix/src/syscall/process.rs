@@ -244,6 +244,11 @@ fn wait_for_vfork(cx: &mut Cx<'_>) -> SysResult {
 }
 
 fn check_task_limit(cx: &Cx<'_>) -> Result<(), Errno> {
+    let services = &cx.kernel.services;
+    let count = services.registry.task_count().max(services.registry.process_count());
+    if count as u64 >= services.tasks_max() {
+        return Err(Errno::AGAIN);
+    }
     let limit = cx.task.process.limits.lock().soft(RLIMIT_NPROC);
     let creds = cx.creds();
     let exempt = creds.uid == 0 || creds.has_cap(CAP_SYS_RESOURCE) || creds.has_cap(CAP_SYS_ADMIN);

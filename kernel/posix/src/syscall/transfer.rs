@@ -34,6 +34,11 @@ impl<'a, T> Watched<'a, T> {
     pub(super) fn new(inner: &'a mut T, limit: usize) -> Self {
         Self { inner, limit, short: false }
     }
+
+    /// Whether it stopped because memory is not resident.
+    pub(super) fn short(&self) -> bool {
+        self.short
+    }
 }
 
 impl Sink for Watched<'_, UserSink> {
@@ -125,6 +130,42 @@ fn read_once(file: &FileRef, sink: &mut UserSink, offset: Option<u64>) -> Result
     }
 }
 
+/// Reads from a file that gives what was asked for in parts, up to its end.
+fn read_parts(
+    cx: &mut Cx<'_>,
+    file: &FileRef,
+    mut sink: UserSink,
+    offset: Option<u64>,
+) -> SysResult {
+    let mut total = cx.progress().done as usize;
+    sink.skip(total);
+    while sink.room() > 0 {
+        let mut watched = Watched::new(&mut sink, TRANSFER_MAX);
+        let done = match offset {
+            Some(offset) => file.read_at(offset.saturating_add(total as u64), &mut watched),
+            None => file.read(&mut watched),
+        };
+        let short = watched.short;
+        match done {
+            Ok(0) if !short => break,
+            Ok(done) => total += done,
+            Err(Errno::PENDING) => {
+                cx.progress().done = total as u64;
+                return Err(Errno::PENDING.into());
+            }
+            Err(_) if total > 0 => break,
+            Err(errno) => return Err(errno.into()),
+        }
+        if short && let Err(errno) = sink.fault() {
+            if total > 0 {
+                break;
+            }
+            return Err(errno.into());
+        }
+    }
+    Ok(total as u64)
+}
+
 /// Reads, blocking as the file does.
 pub(super) fn read(
     cx: &mut Cx<'_>,
@@ -132,6 +173,9 @@ pub(super) fn read(
     mut sink: UserSink,
     offset: Option<u64>,
 ) -> SysResult {
+    if file.ops().takes_all() {
+        return read_parts(cx, file, sink, offset);
+    }
     touch(cx, file, Touch::Read)?;
     match read_once(file, &mut sink, offset) {
         Err(Errno::AGAIN) if file.blocks() => {}
@@ -226,6 +270,10 @@ pub(super) fn write(
                 send_signals(cx);
                 cx.progress().done = total as u64;
                 return Err(wait_for(cx, file, None, Restart::Always));
+            }
+            Err(Errno::PENDING) => {
+                cx.progress().done = total as u64;
+                return Err(Errno::PENDING.into());
             }
             Err(errno) => {
                 if errno == Errno::PIPE {

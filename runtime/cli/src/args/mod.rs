@@ -3,6 +3,7 @@
 
 mod container;
 mod image;
+mod policy;
 mod process;
 mod run;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::{
     container::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs, SpecArgs, UpdateArgs},
     image::{ImageBuildArgs, ImageCommand, ImageListArgs, ImagePruneArgs, ImageRemoveArgs},
+    policy::{PolicyCommand, PolicyExplainArgs},
     process::{CreateArgs, CreateFlags, ExecArgs},
     run::{EmbeddedFlags, RunArgs},
 };
@@ -155,6 +157,9 @@ pub(crate) enum Command {
     /// Build, list and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Check policies, and explain what they do
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Check this host, and say how to mend what is wrong
     Doctor(DoctorArgs),
     /// Print a shell completion script

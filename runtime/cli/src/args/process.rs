@@ -14,6 +14,13 @@ pub(crate) struct CreateFlags {
     /// Write the process id of the VMM to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
+    /// Policy for what the container forwards to the host (files of volumes, sockets)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Append what the policy blocks or logs to this file, one JSON object a line [default: the log
+    /// of the VM with .audit added, if it has one]
+    #[arg(long, value_name = "FILE", requires = "policy")]
+    pub(crate) audit: Option<PathBuf>,
     /// Accepted as in runc; a VM has no pivot_root
     #[arg(long)]
     pub(crate) no_pivot: bool,

@@ -57,6 +57,9 @@ pub(crate) struct EmbeddedFlags {
     /// vCPUs of the VM [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<u32>,
+    /// Show a directory or file of the host in the container; options are ro, noexec, nosuid
+    #[arg(short, long, value_name = "SOURCE:DESTINATION[:OPTIONS]")]
+    pub(crate) volume: Vec<String>,
     /// Set a variable; NAME alone takes the caller's
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
@@ -96,6 +99,7 @@ impl EmbeddedFlags {
             (self.name.is_some(), "--name"),
             (self.memory.is_some(), "--memory"),
             (self.cpus.is_some(), "--cpus"),
+            (!self.volume.is_empty(), "--volume"),
             (!self.env.is_empty(), "--env"),
             (!self.env_file.is_empty(), "--env-file"),
             (self.workdir.is_some(), "--workdir"),

@@ -27,8 +27,20 @@ use crate::{
 /// With nothing left behind.
 pub(crate) fn create(context: &Context, arguments: &CreateArgs) -> Result<()> {
     check_flags(&arguments.flags)?;
-    let plan = bundle::load(context, &arguments.bundle, &arguments.id)?;
+    let mut plan = bundle::load(context, &arguments.bundle, &arguments.id)?;
+    set_policy(&mut plan, &arguments.flags)?;
     detached(context, plan, &arguments.flags)?;
+    Ok(())
+}
+
+/// Adds the policy of the flags to a plan; paths are made absolute, for others open them.
+///
+/// # Errors
+/// If a path cannot be made absolute.
+pub(crate) fn set_policy(plan: &mut Plan, flags: &CreateFlags) -> Result<()> {
+    let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+    plan.outline.policy = absolute(&flags.policy).context("cannot use the path of the policy")?;
+    plan.outline.audit = absolute(&flags.audit).context("cannot use the path of the audit log")?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod features;
 mod foreground;
 mod image;
 mod list;
+mod policy;
 mod ps;
 mod run;
 mod snapshot;
@@ -51,6 +52,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Spec(arguments) => spec::spec(&arguments)?,
         Command::Features => features::features()?,
         Command::Image(command) => image::image(context, &command)?,
+        Command::Policy(command) => policy::policy(&command)?,
         Command::Completion(arguments) => complete(arguments.shell)?,
         Command::Supervise(_) => supervise::run()?,
     }

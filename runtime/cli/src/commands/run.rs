@@ -51,6 +51,7 @@ fn execute(context: &Context, arguments: &RunArgs, begun_ns: u64) -> Result<fore
         bail!("--console-socket {} needs --detach: add it", socket.display());
     }
     let mut plan = plan(context, arguments)?;
+    create::set_policy(&mut plan, &arguments.create)?;
     let planned_ns = values::monotonic_ns();
     plan.outline.record.is_ephemeral = !arguments.keep && !arguments.detach;
     if arguments.detach {

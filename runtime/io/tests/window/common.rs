@@ -32,15 +32,29 @@ impl Sandbox {
         let (link, theirs) = Link::pair().expect("socket pair");
         thread::spawn(move || {
             // A test that breaks the protocol looks at the notice.
-            let _ =
-                trine_io::serve(Link::from_descriptor(theirs), |_| Ok::<(), std::io::Error>(()));
+            let _ = trine_io::serve(
+                Link::from_descriptor(theirs),
+                |_| Ok::<(), std::io::Error>(()),
+                || Ok(()),
+            );
         });
         Self::over(link)
     }
 
     pub(crate) fn over(link: Link) -> Self {
+        Self::with_policy(link, None, &[])
+    }
+
+    /// With a policy, whose log is the file.
+    pub(crate) fn with_policy(link: Link, policy: Option<&str>, log: &[BorrowedFd<'_>]) -> Self {
         let sandbox = Self { link };
-        sandbox.send(&Request::Setup { name: "test".into() }, &[]);
+        let setup = Request::Setup {
+            name: "test".into(),
+            network: false,
+            policy: policy.map(str::to_owned),
+            audit: !log.is_empty(),
+        };
+        sandbox.send(&setup, log);
         assert_eq!(sandbox.notice(), Notice::Ready);
         sandbox
     }
@@ -60,7 +74,10 @@ impl Sandbox {
     pub(crate) fn attach(&self, vm: u32, kernel: &Kernel, streams: &[TestStream<'_>]) {
         let mut files = kernel.files();
         let specs = specs(1, streams, &mut files);
-        self.send(&Request::Attach { vm, streams: specs }, &files);
+        self.send(
+            &Request::Attach { vm, container: "c".into(), streams: specs, volumes: vec![] },
+            &files,
+        );
         assert_eq!(self.notice(), Notice::Attached { vm });
     }
 
@@ -219,7 +236,15 @@ pub(crate) fn readable(file: BorrowedFd<'_>, patience: Duration) -> bool {
 }
 
 pub(crate) fn read(id: u32, handle: u32, bytes: usize) -> Submission {
-    Submission { operation: Operation::Read, id, handle, bytes: bytes as u32, data: 0, argument: 0 }
+    Submission {
+        operation: Operation::Read,
+        id,
+        handle,
+        bytes: bytes as u32,
+        data: 0,
+        input: 0,
+        argument: 0,
+    }
 }
 
 pub(crate) fn write(id: u32, handle: u32, bytes: usize) -> Submission {

@@ -122,12 +122,18 @@ fn unsealed_window_is_refused_and_the_process_goes_on() {
     let kernel = Kernel::new();
     let plain = tempfile::tempfile().expect("file");
     let [_, doorbell, notify] = kernel.files()[..] else { panic!("three files") };
-    sandbox.send(&Request::Attach { vm: 7, streams: vec![] }, &[plain.as_fd(), doorbell, notify]);
+    sandbox.send(
+        &Request::Attach { vm: 7, container: "c".into(), streams: vec![], volumes: vec![] },
+        &[plain.as_fd(), doorbell, notify],
+    );
     match sandbox.notice() {
         Notice::Failed { vm: Some(7), reason } => assert!(reason.contains("not sealed")),
         other => panic!("{other:?}"),
     }
-    sandbox.send(&Request::Attach { vm: 8, streams: vec![] }, &kernel.files()[..2]);
+    sandbox.send(
+        &Request::Attach { vm: 8, container: "c".into(), streams: vec![], volumes: vec![] },
+        &kernel.files()[..2],
+    );
     assert!(matches!(sandbox.notice(), Notice::Failed { vm: Some(8), .. }));
     sandbox.attach(9, &kernel, &[]);
 }
@@ -197,6 +203,7 @@ fn garbage(random: &mut Random, index: u32) -> [u8; SUBMISSION_BYTES] {
         handle: (random.next() % 4) as u32,
         bytes: (random.next() % 8192) as u32,
         data: (random.next() % (1 << 20)) as u32,
+        input: (random.next() % 4) as u32,
         argument: random.next() % 70,
     };
     let mut entry = request.encode();

@@ -2,5 +2,7 @@
 //! The I/O server over real windows; the tests play the sandbox and the guest kernel.
 
 mod common;
+mod files;
 mod hostile;
+mod sockets;
 mod streams;

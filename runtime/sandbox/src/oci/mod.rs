@@ -29,7 +29,7 @@ mod spec;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Limits};
+use crate::{Error, Limits, Volume};
 use oci_spec::runtime::Spec;
 use trine_abi::control::{Config, Process};
 
@@ -84,6 +84,8 @@ impl Network {
 pub struct Translation {
     /// What the container is like.
     pub config: Config,
+    /// Its volumes, in the order of the handles in `config.mounts`.
+    pub volumes: Vec<Volume>,
     /// Its first process.
     pub process: Process,
     /// Sizes, and the host's cgroup.
@@ -106,7 +108,7 @@ pub fn container(spec: &Spec, bundle: &Path, defaults: &Defaults) -> Result<Tran
     let oci_process = spec.process().as_ref().ok_or_else(|| invalid("process", "is missing"))?;
     let process = process::translate(oci_process, &mut warnings)?;
     let limits = resources::limits(spec, defaults, &mut warnings)?;
-    let mut config = mounts::translate(spec, bundle, &mut warnings)?;
+    let (mut config, volumes) = mounts::translate(spec, bundle, &mut warnings)?;
     config.hostname = bytes("hostname", spec.hostname().as_deref().unwrap_or_default())?;
     config.domainname = bytes("domainname", spec.domainname().as_deref().unwrap_or_default())?;
 
@@ -114,7 +116,7 @@ pub fn container(spec: &Spec, bundle: &Path, defaults: &Defaults) -> Result<Tran
         config.seccomp = seccomp::translate(profile)?;
     }
 
-    Ok(Translation { config, process, limits, network: network(spec), warnings })
+    Ok(Translation { config, volumes, process, limits, network: network(spec), warnings })
 }
 
 /// Returns the network namespace that a spec asks for.

@@ -5,32 +5,27 @@
 //! | --- | --- |
 //! | `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup` | a file system of the guest's own |
 //! | `bind` at `/dev/shm` | a tmpfs of the guest |
-//! | `bind` of a regular file of at most 1 MiB | its contents, at the start |
-//! | any other `bind` | refused: volumes come later |
+//! | `bind` of a directory or regular file | a volume, served by the I/O process |
+//! | any other `bind` | refused |
 
 use std::{
-    fs::{self, File},
-    io::Read,
+    fs,
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
 
-use crate::Error;
+use crate::{Error, Volume};
 use oci_spec::runtime::{Mount as OciMount, Spec};
 use trine_abi::control::{Config, Mount};
 
 use super::{byte_strings, bytes, invalid, unsupported};
 
-/// Largest file that is handed in by its contents, in bytes.
-const FILE_MAX_BYTES: u64 = 1 << 20;
-/// Most bytes of all such files, so that the configuration fits in one message to the guest.
-const FILES_MAX_BYTES: usize = 8 << 20;
-
 pub(super) fn translate(
     spec: &Spec,
     bundle: &Path,
     warnings: &mut Vec<String>,
-) -> Result<Config, Error> {
+) -> Result<(Config, Vec<Volume>), Error> {
+    let mut volumes = Vec::new();
     let mut config = Config {
         readonly_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
         ..Config::default()
@@ -42,15 +37,16 @@ pub(super) fn translate(
         config.readonly_paths = byte_strings("linux.readonlyPaths", readonly)?;
     }
     for mount in spec.mounts().as_deref().unwrap_or_default() {
-        add(mount, bundle, &mut config, warnings)?;
+        add(mount, bundle, &mut config, &mut volumes, warnings)?;
     }
-    Ok(config)
+    Ok((config, volumes))
 }
 
 fn add(
     mount: &OciMount,
     bundle: &Path,
     config: &mut Config,
+    volumes: &mut Vec<Volume>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
     let destination = destination(mount.destination())?;
@@ -60,13 +56,14 @@ fn add(
         kind == "bind" || options.iter().any(|option| matches!(&**option, "bind" | "rbind"));
 
     if is_bind && destination == Path::new("/dev/shm") {
-        // The pod's /dev/shm is a tmpfs on the host; sharing it between VMs needs volumes.
+        // The pod's /dev/shm is a tmpfs on the host; what is mapped from it must be shared memory,
+        // which VMs do not have.
         warnings.push("/dev/shm is not shared with the other containers of the pod".to_owned());
         config.mounts.push(guest_shm());
         return Ok(());
     }
     if is_bind {
-        return add_bind(mount, &destination, options, bundle, config, warnings);
+        return add_bind(mount, &destination, options, bundle, config, volumes);
     }
     match kind {
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" | "cgroup" | "cgroup2" => {
@@ -78,6 +75,7 @@ fn add(
                 kind: kind.as_bytes().to_vec(),
                 source: source.as_os_str().as_bytes().to_vec(),
                 options: byte_strings("mount options", options)?,
+                volume: None,
             });
             Ok(())
         }
@@ -95,6 +93,7 @@ fn guest_shm() -> Mount {
         kind: b"tmpfs".to_vec(),
         source: b"shm".to_vec(),
         options: options.map(|option| option.as_bytes().to_vec()).to_vec(),
+        volume: None,
     }
 }
 
@@ -104,56 +103,38 @@ fn add_bind(
     options: &[String],
     bundle: &Path,
     config: &mut Config,
-    warnings: &mut Vec<String>,
+    volumes: &mut Vec<Volume>,
 ) -> Result<(), Error> {
     let at = || format!("bind mount at {}", destination.display());
+    for option in options {
+        match &**option {
+            "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable" => {
+                return Err(unsupported(
+                    format!("{} with propagation {option:?}", at()),
+                    "use \"rprivate\" (mountPropagation: None), mounts do not cross the boundary \
+                     of a VM",
+                ));
+            }
+            "idmap" | "ridmap" => {
+                return Err(unsupported(format!("{} with {option:?}", at()), "remove the option"));
+            }
+            _ => {}
+        }
+    }
     let source = mount.source().as_deref().ok_or_else(|| invalid(at(), "the source is missing"))?;
-    let source = bundle.join(source);
-    let kind = fs::metadata(&source).map_err(|error| {
-        Error::host(format!("use {} for the {}", source.display(), at()), error)
+    let has = |name: &str| options.iter().any(|option| option == name);
+    let volume = Volume {
+        source: bundle.join(source),
+        recursive: has("rbind"),
+        readonly: has("ro") || has("rro"),
+    };
+    fs::metadata(&volume.source).map_err(|error| {
+        Error::host(format!("use {} for the {}", volume.source.display(), at()), error)
     })?;
-    if !kind.is_file() || kind.len() > FILE_MAX_BYTES {
-        let what = if kind.is_dir() {
-            "a directory"
-        } else if kind.is_file() {
-            "a file of more than 1 MiB"
-        } else {
-            "neither a file nor a directory"
-        };
-        return Err(unsupported(
-            format!("{} of {}, {what},", at(), source.display()),
-            "volumes are not supported yet by this version, put the files into the image",
-        ));
-    }
-
-    let contents = read_file(&source).map_err(|error| {
-        Error::host(format!("read {} for the {}", source.display(), at()), error)
-    })?;
-    let total: usize = config.files.iter().map(|(_, contents)| contents.len()).sum();
-    if total + contents.len() > FILES_MAX_BYTES {
-        return Err(unsupported(
-            format!("{}: more than 8 MiB of files in all", at()),
-            "put the files into the image",
-        ));
-    }
     let path = bytes("mount destination", &destination.to_string_lossy())?;
-    if options.iter().any(|option| matches!(&**option, "ro" | "rro")) {
-        config.readonly_paths.push(path.clone());
-    } else {
-        warnings.push(format!(
-            "{} is a copy: what the container writes to it stays in the VM",
-            destination.display()
-        ));
-    }
-    config.files.push((path, contents));
+    config.mounts.push(volume.mount(volumes.len(), &path, options));
+    volumes.push(volume);
     Ok(())
-}
-
-fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
-    // Bounded, for the file may have grown since it was looked at.
-    File::open(path)?.take(FILE_MAX_BYTES).read_to_end(&mut contents)?;
-    Ok(contents)
 }
 
 /// Returns the destination without `.` and `..`, which can then not lead out of the root.
@@ -181,19 +162,19 @@ fn destination(path: &Path) -> Result<PathBuf, Error> {
 mod tests {
     use super::*;
 
-    fn config_of(mounts: &str, bundle: &Path) -> Result<(Config, Vec<String>), Error> {
+    fn config_of(mounts: &str, bundle: &Path) -> Result<(Config, Vec<Volume>, Vec<String>), Error> {
         let text = format!(
             r#"{{"ociVersion": "1.0.2", "process": {{"user": {{}}, "cwd": "/", "args": ["a"]}},
                 "root": {{"path": "rootfs", "readonly": true}}, "mounts": [{mounts}]}}"#
         );
         let mut warnings = Vec::new();
         let spec = serde_json::from_str(&text).unwrap();
-        translate(&spec, bundle, &mut warnings).map(|config| (config, warnings))
+        translate(&spec, bundle, &mut warnings).map(|(config, volumes)| (config, volumes, warnings))
     }
 
     #[test]
     fn guest_file_systems_keep_their_order_and_options() {
-        let (config, warnings) = config_of(
+        let (config, _, warnings) = config_of(
             r#"{"destination": "/proc", "type": "proc", "source": "proc"},
                {"destination": "/run/../tmp/./x", "type": "tmpfs", "options": ["size=1m", "ro"]},
                {"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup"}"#,
@@ -208,41 +189,43 @@ mod tests {
     }
 
     #[test]
-    fn small_files_are_handed_in_and_the_rest_is_refused() {
+    fn binds_become_volumes_and_the_rest_is_refused() {
         let bundle = tempfile::tempdir().unwrap();
         fs::write(bundle.path().join("hosts"), "127.0.0.1 x").unwrap();
-        fs::write(bundle.path().join("big"), vec![0; FILE_MAX_BYTES as usize + 1]).unwrap();
         fs::create_dir(bundle.path().join("dir")).unwrap();
         let bind = |source: &str, options: &str| {
             config_of(
                 &format!(
-                    r#"{{"destination": "/etc/{source}", "type": "bind", "source": "{source}",
-                        "options": ["rbind", "rprivate" {options}]}}"#
+                    r#"{{"destination": "/data/{source}", "type": "bind", "source": "{source}",
+                        "options": ["rprivate" {options}]}}"#
                 ),
                 bundle.path(),
             )
         };
 
-        let (config, warnings) = bind("hosts", r#", "ro""#).unwrap();
-        assert_eq!(config.files, [(b"/etc/hosts".to_vec(), b"127.0.0.1 x".to_vec())]);
-        assert_eq!(config.readonly_paths, [b"/etc/hosts".to_vec()]);
+        let (config, volumes, warnings) = bind("hosts", r#", "ro", "bind""#).unwrap();
+        let wanted =
+            Volume { source: bundle.path().join("hosts"), recursive: false, readonly: true };
+        assert_eq!(volumes, [wanted]);
+        assert_eq!(config.mounts[0].destination, b"/data/hosts");
+        assert_eq!(config.mounts[0].volume, Some(trine_abi::file::FIRST_VOLUME));
         assert!(warnings.is_empty());
-        assert!(bind("hosts", "").unwrap().1[0].contains("/etc/hosts is a copy"));
+        let (_, volumes, _) = bind("dir", r#", "rbind""#).unwrap();
+        assert!(volumes[0].recursive && !volumes[0].readonly);
 
-        for (source, expected) in [
-            ("dir", "a directory, is not supported: volumes are not supported yet"),
-            ("big", "a file of more than 1 MiB, is not supported: volumes"),
-            ("gone", "cannot use"),
+        for (source, options, expected) in [
+            ("gone", "", "cannot use"),
+            ("dir", r#", "rshared""#, "bind mount at /data/dir with propagation \"rshared\""),
+            ("dir", r#", "idmap""#, "bind mount at /data/dir with \"idmap\""),
         ] {
-            let error = bind(source, "").unwrap_err().to_string();
+            let error = bind(source, options).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
-            assert!(error.contains(&format!("bind mount at /etc/{source}")), "{error}");
         }
     }
 
     #[test]
     fn pod_shm_becomes_a_tmpfs_of_the_guest() {
-        let (config, warnings) = config_of(
+        let (config, _, warnings) = config_of(
             r#"{"destination": "/dev/shm", "type": "bind", "source": "/no/such/shm",
                 "options": ["rbind", "ro"]}"#,
             Path::new("/"),

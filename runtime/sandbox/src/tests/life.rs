@@ -173,8 +173,15 @@ fn output_that_was_submitted_is_read_before_the_wait_returns() {
     // More than the pipe holds; the handle is the first that was given.
     let bytes = 1 << 20;
     rig.guest.window.write(DATA, &vec![b'x'; bytes as usize]).expect("in the window");
-    let request =
-        Submission { operation: Operation::Write, id: 0, handle: 1, bytes, data: 0, argument: 0 };
+    let request = Submission {
+        operation: Operation::Write,
+        id: 0,
+        handle: 1,
+        bytes,
+        data: 0,
+        input: 0,
+        argument: 0,
+    };
     rig.guest.window.write(SUBMISSIONS, &request.encode()).expect("in the window");
     rig.guest.window.store_release(SQ_TAIL, 1).expect("in the window");
     rustix::io::write(&rig.guest.doorbell, &1_u64.to_ne_bytes()).expect("doorbell");

@@ -131,9 +131,15 @@ fn io_process() -> (Arc<IoProcess>, Link) {
     let peer = theirs.try_clone().expect("clone");
     let serving = Link::from_descriptor(theirs);
     thread::spawn(move || {
-        let _ = trine_io::serve(serving, |_| Ok::<(), std::io::Error>(()));
+        let _ = trine_io::serve(serving, |_| Ok::<(), std::io::Error>(()), || Ok(()));
     });
-    let setup = serde_json::to_vec(&IoRequest::Setup { name: "test".into() }).expect("json");
+    let setup = serde_json::to_vec(&IoRequest::Setup {
+        name: "test".into(),
+        network: false,
+        policy: None,
+        audit: false,
+    })
+    .expect("json");
     sender.send(IO_REQUEST, &setup, &[]).expect("send");
     // Its process stands for nothing but a process id.
     let (_, other) = Link::pair().expect("link");
@@ -208,7 +214,8 @@ impl Rig {
             rustix::event::eventfd(0, flags).expect("eventfd")
         };
         let (doorbell, notify) = (eventfd(), eventfd());
-        io.attach(1, [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio).expect("attach");
+        io.attach(1, "c", [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio, &[])
+            .expect("attach");
         io.await_attached(1).expect("attached");
         let window = SharedMemory::map(window.as_fd(), WINDOW_BYTES as usize).expect("map");
 

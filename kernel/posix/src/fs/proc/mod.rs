@@ -11,7 +11,7 @@
 
 mod facts;
 mod memory;
-mod process;
+pub(crate) mod process;
 mod system;
 
 use alloc::{

@@ -282,6 +282,13 @@ impl Inode for Directory {
     }
 }
 
+/// The process whose directory an inode is: such a directory, opened, is a process descriptor to
+/// pidfd_send_signal(2), and older than those.
+pub(crate) fn of_inode(inode: &dyn Inode) -> Option<Arc<Process>> {
+    let subject = &inode.as_any().downcast_ref::<Directory>()?.subject;
+    subject.thread.is_none().then(|| Arc::clone(&subject.process))
+}
+
 /// /proc/[pid]/fd and /proc/[pid]/fdinfo.
 #[derive(Debug)]
 struct FdDirectory {

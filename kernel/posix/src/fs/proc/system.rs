@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files of the whole system, and /proc/sys.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{format, string::String, sync::Arc, vec::Vec};
+use core::sync::atomic::Ordering;
+
+use trine_abi::socket::NETWORK_FILES;
 
 use super::{Shared, facts::Text};
 use crate::{
@@ -27,13 +30,14 @@ pub(super) fn entries(
     numbers: &mut Numbers,
 ) -> Vec<(&'static str, InodeRef)> {
     type ReadFn = fn(&Shared) -> Vec<u8>;
-    let made: [(&str, ReadFn); 7] = [
+    let made: [(&str, ReadFn); 8] = [
         ("cpuinfo", cpuinfo),
         ("meminfo", meminfo),
         ("stat", stat),
         ("loadavg", loadavg),
         ("uptime", uptime),
         ("version", version),
+        ("vmstat", vmstat),
         ("partitions", |_| b"major minor  #blocks  name\n\n".to_vec()),
     ];
     let mut entries: Vec<(&'static str, InodeRef)> = made
@@ -116,6 +120,40 @@ fn meminfo(shared: &Shared) -> Vec<u8> {
     for (name, value) in values {
         let unit = if name.starts_with("HugePages") { "" } else { " kB" };
         text.line(format_args!("{:<16}{value:8}{unit}", alloc::format!("{name}:")));
+    }
+    text.0
+}
+
+fn vmstat(shared: &Shared) -> Vec<u8> {
+    let arena = shared.services.arena;
+    let (total, free) = (arena.ram_bytes() / 4096, arena.free_bytes() / 4096);
+    let processes = shared.services.registry.processes();
+    let faults = processes.iter().map(|p| p.faults.load(Ordering::Relaxed)).sum();
+    let mut text = Text::default();
+    let values = [
+        ("nr_free_pages", free),
+        ("nr_inactive_anon", 0),
+        ("nr_active_anon", total - free),
+        ("nr_inactive_file", 0),
+        ("nr_active_file", 0),
+        ("nr_unevictable", 0),
+        ("nr_mlock", 0),
+        ("nr_anon_pages", total - free),
+        ("nr_mapped", 0),
+        ("nr_file_pages", 0),
+        ("nr_dirty", 0),
+        ("nr_writeback", 0),
+        ("nr_shmem", 0),
+        ("pgpgin", 0),
+        ("pgpgout", 0),
+        ("pswpin", 0),
+        ("pswpout", 0),
+        ("pgfault", faults),
+        ("pgmajfault", 0),
+        ("oom_kill", 0),
+    ];
+    for (name, value) in values {
+        text.line(format_args!("{name} {value}"));
     }
     text.0
 }
@@ -256,6 +294,10 @@ fn sys(shared: &Arc<Shared>, n: &mut Numbers) -> InodeRef {
     };
     let release = pseudo::file(n.file(0o444), || Ok(line(RELEASE.as_bytes())));
     let version = pseudo::file(n.file(0o444), || Ok(line(VERSION.as_bytes())));
+    let services = Arc::clone(&shared.services);
+    let threads_max = pseudo::file(n.file(0o444), move || {
+        Ok(line(format!("{}", services.tasks_max()).as_bytes()))
+    });
     let yama = [("ptrace_scope", n.text("0\n"))];
     let mut kernel = Vec::from([
         ("hostname", host),
@@ -263,12 +305,12 @@ fn sys(shared: &Arc<Shared>, n: &mut Numbers) -> InodeRef {
         ("random", random),
         ("osrelease", release),
         ("version", version),
+        ("threads-max", threads_max),
         ("yama", n.dir(Vec::from(yama))),
     ]);
     let texts = [
         ("ostype", "Linux\n"),
         ("pid_max", "32768\n"),
-        ("threads-max", "32768\n"),
         ("cap_last_cap", "40\n"),
         ("ngroups_max", "65536\n"),
         ("core_pattern", "core\n"),
@@ -331,35 +373,19 @@ fn sys(shared: &Arc<Shared>, n: &mut Numbers) -> InodeRef {
     n.dir(Vec::from(entries))
 }
 
-/// /proc/[pid]/net: there is no network in the guest yet, so its tables are empty.
+/// /proc/[pid]/net: what the I/O server's kernel says of the pod's namespace; and AF_UNIX.
 pub(super) fn net(shared: &Arc<Shared>) -> InodeRef {
     let mut numbers = Numbers::new(shared.device, 1 << 19);
-    let texts = [
-        (
-            "dev",
-            "Inter-|   Receive                                                |  Transmit\n \
-             face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets \
-             errs drop fifo colls carrier compressed\n",
-        ),
-        (
-            "tcp",
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  \
-             timeout inode\n",
-        ),
-        (
-            "udp",
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  \
-             timeout inode ref pointer drops\n",
-        ),
-        ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
-        (
-            "route",
-            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n",
-        ),
-        ("if_inet6", ""),
-        ("sockstat", "sockets: used 0\n"),
-    ];
-    let entries = texts.map(|(name, text)| (name, numbers.text(text)));
+    let mut entries = Vec::new();
+    // The last ones are of /proc/sys.
+    for name in &NETWORK_FILES[..NETWORK_FILES.len() - 4] {
+        let vfs = shared.vfs.clone();
+        let text = move || vfs.upgrade().ok_or(Errno::NOENT)?.net.file(name);
+        entries.push((*name, pseudo::file(numbers.file(0o444), text)));
+    }
+    let vfs = shared.vfs.clone();
+    let unix = move || Ok(vfs.upgrade().ok_or(Errno::NOENT)?.net.unix_table());
+    entries.push(("unix", pseudo::file(numbers.file(0o444), unix)));
     let attr = Attr::new(shared.device, 1 << 19, FileType::Directory, 0o555);
-    pseudo::directory(attr, Vec::from(entries))
+    pseudo::directory(attr, entries)
 }

@@ -17,6 +17,9 @@ const ENOTTY: i64 = -25;
 const TIOCGPTN: u64 = 0x8004_5430;
 const TIOCSPTLCK: u64 = 0x4004_5431;
 const TCGETS: u64 = 0x5401;
+const TCGETA: u64 = 0x5405;
+const TCSETA: u64 = 0x5406;
+const TIOCSCTTY: u64 = 0x540e;
 const TIOCGPGRP: u64 = 0x540f;
 const TIOCSPGRP: u64 = 0x5410;
 const TIOCSWINSZ: u64 = 0x5414;
@@ -110,6 +113,26 @@ fn a_background_reader_is_stopped_and_a_writer_is_not() {
 }
 
 #[test]
+fn old_settings_are_half_of_the_new() {
+    let (mut c, _master, slave) = terminal();
+    let (at, task) = (c.page, c.task.clone());
+    assert_eq!(c.call(16, &[slave as u64, TCGETS, at]), 0);
+    let new: [u8; 36] = c.world.peek(&task, at);
+    assert_eq!(c.call(16, &[slave as u64, TCGETA, at]), 0);
+    let mut old: [u8; 18] = c.world.peek(&task, at);
+    assert_eq!((&old[..2], &old[6..8]), (&new[..2], &new[12..14]));
+    assert_eq!(old[9..17], new[17..25]);
+    // No echo.
+    old[6] &= !8;
+    c.world.poke(&task, at, &old);
+    assert_eq!(c.call(16, &[slave as u64, TCSETA, at]), 0);
+    assert_eq!(c.call(16, &[slave as u64, TCGETS, at]), 0);
+    let mut expected = new;
+    expected[12] &= !8;
+    assert_eq!(c.world.peek::<36>(&task, at), expected);
+}
+
+#[test]
 fn window_size_is_kept() {
     let (mut c, master, slave) = terminal();
     let at = c.page;
@@ -128,6 +151,26 @@ fn closing_the_master_hangs_up() {
     c.world.poke(&c.task.clone(), at, &1_u64.to_le_bytes());
     assert_eq!(c.call(13, &[1, at, 0, 8]), 0);
     assert_eq!(c.call(3, &[master as u64]), 0);
-    assert_eq!(c.read(slave, 10), Err(EIO));
+    assert_eq!(c.read(slave, 10), Ok(vec![]));
     assert_eq!(c.write(slave, b"x"), EIO);
+    assert_eq!(c.call(16, &[slave as u64, TCGETS, at]), EIO);
+}
+
+#[test]
+fn a_pseudo_terminal_outlives_the_session_that_it_controlled() {
+    // As apt does: one session after the other on a terminal that it keeps open.
+    let (mut c, master, slave) = terminal();
+    let init = c.task.clone();
+    let mut ttys = vec![];
+    for _ in 0..2 {
+        let leader = c.world.fork(&init);
+        assert_eq!(c.raw_as(&leader, 112, &[]), Some(leader.process.pid.into()), "setsid");
+        ttys.push(c.raw_as(&leader, 16, &[slave as u64, TIOCSCTTY, 1]));
+        c.raw_as(&leader, 231, &[0]);
+        let (outcome, _) = c.world.wait(&init, -1, 0);
+        assert_eq!(outcome, Ok(leader.process.pid.into()));
+        assert_eq!(c.write(slave, b"x"), 1);
+        assert_eq!(c.read(master, 10), Ok(b"x".to_vec()));
+    }
+    assert_eq!(ttys, [Some(0), Some(0)]);
 }

@@ -78,7 +78,6 @@ struct State {
     slaves: u32,
     was_open: bool,
     master_gone: bool,
-    hung_up: bool,
     locked: bool,
     exclusive: bool,
     packet: bool,
@@ -113,7 +112,8 @@ pub(crate) fn of_process(process: &Process) -> Option<Arc<Tty>> {
 }
 
 /// Ends the hold of a terminal on a session whose leader ends; returns the group that is to be told
-/// (SIGHUP, SIGCONT), if the terminal was the session's.
+/// (SIGHUP), if the terminal was the session's.  Files that are open stay usable: Linux hangs up
+/// other terminals then, but not pseudo-terminals, and apt runs one dpkg after the other on one.
 pub fn release_session(terminal: &Terminal, session: u32) -> Option<u32> {
     let tty = Arc::clone(terminal).downcast::<Tty>().ok()?;
     let foreground = {
@@ -121,11 +121,9 @@ pub fn release_session(terminal: &Terminal, session: u32) -> Option<u32> {
         if state.session != session {
             return None;
         }
-        (state.session, state.hung_up) = (0, true);
+        state.session = 0;
         core::mem::take(&mut state.foreground)
     };
-    tty.wait.wake_all();
-    tty.master_wait.wake_all();
     (foreground != 0).then_some(foreground)
 }
 
@@ -304,11 +302,8 @@ impl Tty {
 
     fn read(&self, sink: &mut dyn Sink, elapsed: bool) -> Result<usize, Errno> {
         let mut state = self.state.lock();
-        if state.hung_up {
-            return Ok(0);
-        }
         let Some(bytes) = state.discipline.readable(sink.room(), elapsed) else {
-            return if state.master_gone { Err(Errno::IO) } else { Err(Errno::AGAIN) };
+            return if state.master_gone { Ok(0) } else { Err(Errno::AGAIN) };
         };
         let taken = sink.put(state.discipline.peek(bytes));
         if taken > 0 || bytes == 0 {
@@ -338,7 +333,7 @@ impl Tty {
                 return Ok(done);
             }
             let mut state = self.state.lock();
-            if state.hung_up || state.master_gone {
+            if state.master_gone {
                 return if done > 0 { Ok(done) } else { Err(Errno::IO) };
             }
             if !state.discipline.can_write() {
@@ -369,7 +364,7 @@ impl Tty {
             self.wait.add(ticket);
         }
         let state = self.state.lock();
-        let gone = state.hung_up || state.master_gone;
+        let gone = state.master_gone;
         let mut ready = Ready::empty();
         ready.set(Ready::READABLE, state.discipline.has_input() || gone);
         ready.set(Ready::WRITABLE, state.discipline.can_write() || gone);
@@ -394,21 +389,17 @@ impl Tty {
     fn leader_gone(&self) {
         let foreground = {
             let mut state = self.state.lock();
-            (state.session, state.hung_up) = (0, true);
+            state.session = 0;
             core::mem::take(&mut state.foreground)
         };
         self.signal_group(foreground, SIGHUP);
         self.signal_group(foreground, SIGCONT);
-        self.wait.wake_all();
-        self.master_wait.wake_all();
     }
 
     fn slave_closed(&self) {
         let mut state = self.state.lock();
         state.slaves = state.slaves.saturating_sub(1);
         if state.slaves == 0 {
-            // A next session starts afresh.
-            state.hung_up = false;
             state.exclusive = false;
         }
         drop(state);

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The root file systems, made of Debian packages with mmdebstrap: packages are installed as apt and
+//! dpkg do, so that the programs find what their maintainers set up.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+
+use crate::{command, images::write_hex, paths};
+
+/// To be changed when the code below makes something else than before.
+const RECIPE: &str = "2";
+const PATIENCE: Duration = Duration::from_secs(1800);
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A root file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The memory that its cases get: what they write is kept there too.
+    pub(crate) memory: &'static str,
+    packages: &'static [&'static str],
+}
+
+/// What is installed in most servers, and compilers.
+pub(crate) const PROGRAMS: Root = Root {
+    name: "compat-programs",
+    memory: "2g",
+    packages: &[
+        "bash",
+        "bc",
+        "busybox-static",
+        "coreutils",
+        "diffutils",
+        "file",
+        "g++",
+        "gawk",
+        "gcc",
+        "git",
+        "gzip",
+        "less",
+        "libc6-dev",
+        "make",
+        "nginx-light",
+        "nodejs",
+        "openssh-client",
+        "openssh-server",
+        "openssl",
+        "patch",
+        "perl",
+        "postgresql-15",
+        "procps",
+        "psmisc",
+        "python3",
+        "python3-numpy",
+        "python3-pip",
+        "python3-setuptools",
+        "python3-venv",
+        "python3-wheel",
+        "redis-server",
+        "sqlite3",
+        "tmux",
+        "unzip",
+        "xz-utils",
+        "zip",
+        "zstd",
+    ],
+};
+
+/// Java.
+pub(crate) const JAVA: Root =
+    Root { name: "compat-java", memory: "2g", packages: &["openjdk-17-jdk-headless", "procps"] };
+
+/// Go, with the sources and tests of its standard library.
+pub(crate) const GO: Root = Root {
+    name: "compat-go",
+    memory: "3g",
+    packages: &[
+        "gcc",
+        "git",
+        "golang-1.19-go",
+        "golang-1.19-src",
+        "libc6-dev",
+        "netbase",
+        "procps",
+        "tzdata",
+    ],
+};
+
+/// CPython's tests.
+pub(crate) const CPYTHON: Root = Root {
+    name: "compat-cpython",
+    memory: "2g",
+    packages: &[
+        "binutils",
+        "gcc",
+        "libc6-dev",
+        "libpython3.11-testsuite",
+        "netbase",
+        "python3",
+        "python3-gdbm",
+        "python3-venv",
+        "tzdata",
+    ],
+};
+
+/// stress-ng.
+pub(crate) const STRESS: Root =
+    Root { name: "compat-stress", memory: "2g", packages: &["procps", "stress-ng"] };
+
+impl Root {
+    /// Its directory.
+    pub(crate) fn path(self) -> PathBuf {
+        paths::cache().join("rootfs").join(self.name)
+    }
+
+    fn recipe(self) -> String {
+        write_hex(&Sha256::digest(format!("{RECIPE} {}", self.packages.join(" "))))
+    }
+
+    fn stamp_file(self) -> PathBuf {
+        paths::cache().join("rootfs").join(format!("{}.stamp", self.name))
+    }
+}
+
+/// What says which root file system this is.
+pub(crate) fn stamp(root: Root) -> Result<String> {
+    let file = root.stamp_file();
+    fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
+}
+
+/// Makes a root file system, unless it is there and up to date.
+pub(crate) fn prepare(root: Root) -> Result<()> {
+    let (path, recipe) = (root.path(), root.recipe());
+    if path.exists() && stamp(root).is_ok_and(|text| text == recipe) {
+        return Ok(());
+    }
+    println!("installing {} with mmdebstrap", root.name);
+    fs::remove_file(root.stamp_file()).ok();
+    if path.exists() {
+        fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    let packages = paths::cache().join("packages");
+    fs::create_dir_all(&packages).with_context(|| format!("create {}", packages.display()))?;
+    fs::create_dir_all(paths::cache().join("rootfs")).context("create the folder of roots")?;
+
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    mmdebstrap.args(["--variant=apt", "--mode=root", "--quiet", "--skip=download/empty"]);
+    mmdebstrap.arg("--skip=essential/unlink");
+    for folder in ["man", "locale", "doc", "info"] {
+        mmdebstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+    }
+    // Downloads are kept, and found again.  Java's scripts need the folder of manuals.
+    let archives = r#""$1"/var/cache/apt/archives"#;
+    let packages = packages.display();
+    mmdebstrap.arg(format!(
+        "--setup-hook=mkdir -p \"$1\"/usr/share/man/man1 {archives} && cp -n '{packages}'/*.deb {archives}/ || true"
+    ));
+    mmdebstrap.arg(format!("--customize-hook=cp -n {archives}/*.deb '{packages}'/ || true"));
+    mmdebstrap.arg(format!("--include={}", root.packages.join(",")));
+    mmdebstrap.arg("bookworm").arg(&path);
+    for (archive, suite) in [
+        ("debian", "bookworm"),
+        ("debian", "bookworm-updates"),
+        ("debian-security", "bookworm-security"),
+    ] {
+        mmdebstrap
+            .arg(format!("deb [signed-by={KEYRING}] http://deb.debian.org/{archive} {suite} main"));
+    }
+    command::must(&mut mmdebstrap, PATIENCE).context("install a root file system")?;
+    // runc adds none, and programs look up localhost.
+    fs::write(path.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 compat\n")
+        .context("write /etc/hosts")?;
+    fs::write(root.stamp_file(), recipe).context("write the stamp of a root file system")
+}
