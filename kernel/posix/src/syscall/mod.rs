@@ -23,7 +23,7 @@ mod pidfd;
 mod poll;
 mod prctl;
 mod process;
-mod ptrace;
+pub(crate) mod ptrace;
 mod remote;
 mod sched;
 pub(crate) mod seccomp;
