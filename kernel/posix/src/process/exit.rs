@@ -59,6 +59,13 @@ impl Kernel {
 
     /// Ends one thread, and the process if it was the last.
     pub(crate) fn exit_thread(&mut self, task: &TaskRef) {
+        if task.is_traced() {
+            let own = task.exit_status.load(Ordering::Relaxed);
+            let status = task.process.group_exit.lock().unwrap_or(own);
+            if task.phase() != Phase::Dead && self.trace_exiting(task, status) {
+                return;
+            }
+        }
         {
             let mut run = task.run.lock();
             if run.phase == Phase::Dead {
@@ -311,6 +318,10 @@ impl Kernel {
                 let is_current =
                     current.as_ref().is_some_and(|current| Arc::ptr_eq(current, thread));
                 if !is_current && !self.runs_elsewhere(thread) {
+                    if let Some(trace) = thread.trace.lock().as_mut() {
+                        // Memory cannot wait for a tracer.
+                        trace.has_seen_exit = true;
+                    }
                     self.exit_thread(thread);
                 }
             }
