@@ -25,6 +25,7 @@ mod isolate;
 mod lane;
 mod packages;
 mod paths;
+mod pod;
 mod programs;
 mod smoke;
 mod suite;

@@ -116,8 +116,14 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_file_name(format!(".{name}.{}.{count}", process::id()));
-    fs::write(&temporary, contents).and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+    let next = format!(".{name}.{}.{count}", process::id());
+    let temporary = path.with_file_name(&next);
+    let replace = || {
+        fs::write(&temporary, contents)?;
+        let directory = fs::File::open(path.parent().unwrap_or_else(|| Path::new("/")))?;
+        trine::replace(&directory, &next, &name)
+    };
+    replace().inspect_err(|_| {
         // The error that is returned says more than a failure to remove.
         let _ = fs::remove_file(&temporary);
     })

@@ -78,8 +78,11 @@ impl Trine {
         Ok(this)
     }
 
+    /// In a network namespace of its own, as runc gives one: cases bind the same ports.
     fn trine(&self) -> Command {
-        let mut trine = Command::new(paths::trine());
+        let mut trine = Command::new("unshare");
+        let script = r#"busybox ip link set lo up && exec "$@""#;
+        trine.args(["--net", "--", "sh", "-c", script, "unshare"]).arg(paths::trine());
         trine.arg("--root").arg(&self.state);
         trine.arg("--images").arg(paths::cache().join("compat/images"));
         trine

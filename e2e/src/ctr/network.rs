@@ -5,7 +5,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
-    process::{self, Command},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use crate::{
     bed::Bed,
     command::{self, PATIENCE},
     images::BUSYBOX,
+    pod::Pod,
     suite::Suite,
 };
 
@@ -30,7 +31,7 @@ const LOOPBACK: &str = "\
 pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     suite.case("net-loopback", || bed.sh(BUSYBOX, LOOPBACK)?.expect("answer\nquestion").map(drop));
     suite.case("net-fresh-namespace-has-loopback-only", || {
-        let script = "ip -o link | cut -d: -f2; wget -T 2 -q -O- http://10.231.7.1/ || echo none";
+        let script = "ip -o link | cut -d: -f2; wget -q -O- http://10.231.7.1/ || echo none";
         bed.sh(BUSYBOX, script)?.expect(" lo\nnone").map(drop)
     });
     suite.case("net-web-server-answers-the-host", || {
@@ -67,7 +68,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
             Ok(body)
         });
         let url = format!("http://{}:{port}/", pod.outer());
-        let mut run = pod.run(bed, &["--rm"], &format!("wget -T 5 -q -O- {url}"));
+        let mut run = pod.run(bed, &["--rm"], &format!("wget -q -O- {url}"));
         let output = command::run(&mut run)?.expect(&pod.inner())?;
         let Ok(seen) = server.join() else { bail!("the server failed, the client: {output}") };
         ensure!(seen? == pod.inner(), "the host saw another address");
@@ -90,67 +91,4 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         let expected = format!("{}/24\ndefault via {}\n1\n1", pod.inner(), pod.outer());
         command::run(&mut pod.run(bed, &["--rm"], script))?.expect(&expected).map(drop)
     });
-}
-
-/// A network namespace with an interface whose other end is on the host.
-struct Pod {
-    name: String,
-    number: u8,
-}
-
-impl Pod {
-    fn new(number: u8) -> Result<Self> {
-        let pod = Self { name: format!("te{}x{number}", process::id() % 100_000), number };
-        let name = &pod.name;
-        let (inner, outer) = (pod.inner(), pod.outer());
-        for line in [
-            format!("netns add {name}"),
-            format!("link add {name} type veth peer name eth0 netns {name}"),
-            format!("addr add {outer}/24 dev {name}"),
-            format!("link set {name} up"),
-            format!("-n {name} addr add {inner}/24 dev eth0"),
-            format!("-n {name} link set eth0 up"),
-            format!("-n {name} link set lo up"),
-            format!("-n {name} route add default via {outer}"),
-        ] {
-            command::must(Command::new("ip").args(line.split(' ')), PATIENCE)
-                .context("make a network namespace (Debian package iproute2)")?;
-        }
-        Ok(pod)
-    }
-
-    /// The address in the namespace.
-    fn inner(&self) -> String {
-        format!("10.231.{}.2", self.number)
-    }
-
-    /// The address of the host's end.
-    fn outer(&self) -> String {
-        format!("10.231.{}.1", self.number)
-    }
-
-    fn run(&self, bed: &Bed, flags: &[&str], script: &str) -> Command {
-        let namespace = format!("network:/run/netns/{}", self.name);
-        let mut flags = flags.to_vec();
-        flags.extend(["--with-ns", &namespace]);
-        bed.ctr_run(&flags, BUSYBOX, &bed.id("pod"), &["/bin/sh", "-c", script])
-    }
-
-    fn detach(&self, bed: &Bed, script: &str) -> Result<String> {
-        let mut run = self.run(bed, &["--detach", "--null-io"], script);
-        // The id comes right before the command.
-        let words: Vec<_> =
-            run.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-        let id = words.len().checked_sub(4).and_then(|at| words.get(at)).cloned();
-        command::must(&mut run, PATIENCE)?;
-        id.context("the id among the arguments of ctr")
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        // The interface goes with its other end.
-        command::run(Command::new("ip").args(["link", "delete", &self.name])).ok();
-        command::run(Command::new("ip").args(["netns", "delete", &self.name])).ok();
-    }
 }

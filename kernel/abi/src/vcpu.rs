@@ -30,6 +30,8 @@ pub enum Call {
     Yield = 8,
     /// The other vCPUs may start; their entry point is that of vCPU 0.
     StartOthers = 9,
+    /// [`VcpuPage::deadline_ns`] is due before the VMM would look ([`VcpuPage::next_look_ns`]).
+    Timer = 10,
 }
 
 impl Call {
@@ -45,6 +47,7 @@ impl Call {
             7 => Self::Kick,
             8 => Self::Yield,
             9 => Self::StartOthers,
+            10 => Self::Timer,
             _ => return None,
         })
     }
@@ -71,6 +74,9 @@ pub struct VcpuPage {
     pub deadline_ns: AtomicU64,
     /// Arguments of a call.
     pub args: [AtomicU64; 4],
+    /// Written by the VMM: when it looks at the deadlines of running vCPUs next (CLOCK_MONOTONIC in
+    /// nanoseconds); 0 while it waits for a vCPU to leave [`Call::Idle`], which makes it look.
+    pub next_look_ns: AtomicU64,
     /// Bytes used of `text`.
     pub text_bytes: AtomicU32,
     /// Keeps `text` aligned.

@@ -4,10 +4,13 @@
 //! RAM is managed in blocks of 2 MiB.  Single frames come from the lowest block that has one, so a
 //! small container stays within few host pages; whole blocks come from the top.  A frame that was
 //! never handed out is known to be zero, as the VMM gives zeroed memory.
+//!
+//! The last blocks are a reserve that only the kernel's heap gets: applications run out of memory
+//! before the kernel does, which then still can end one of them.
 
 use core::{
     fmt,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use spin::Mutex;
@@ -20,6 +23,9 @@ use crate::{frame::ImagePage, raw};
 
 /// Frames of a block.
 pub(crate) const BLOCK_FRAMES: u64 = HUGE_PAGE_SIZE / PAGE_SIZE;
+/// One block in so many is part of the reserve, but not more than `RESERVE_MAX`.
+const RESERVE_SHARE: u64 = 32;
+const RESERVE_MAX: u64 = 32;
 /// Page-table frames that are kept for the next page table.
 const TABLE_POOL: usize = 128;
 
@@ -58,6 +64,10 @@ pub struct Arena {
     free: Mutex<Free>,
     images: [(ImageSlot, *const u8); MAX_IMAGES],
     kernel_root: AtomicU64,
+    /// Blocks from this one on are the reserve.
+    reserve_from: u64,
+    /// The heap had to take from the reserve, or found nothing there.
+    is_short: AtomicBool,
 }
 
 // SAFETY: the memory behind the pointers is reached only through frames, whose owners are exclusive
@@ -98,9 +108,12 @@ impl Arena {
         let first_free = free_start.div_ceil(PAGE_SIZE);
         let end = counts_at / PAGE_SIZE;
         assert!(first_free < end, "ram of {ram_bytes} bytes is too small for its bookkeeping");
+        let reserve = (blocks / RESERVE_SHARE).min(RESERVE_MAX);
         let arena = Self {
             base,
             ram_bytes,
+            reserve_from: blocks - reserve,
+            is_short: AtomicBool::new(false),
             counts: base.wrapping_add(counts_at as usize).cast(),
             blocks: base.wrapping_add((counts_at + frames * COUNT_BYTES) as usize).cast(),
             free: Mutex::new(Free {
@@ -122,7 +135,9 @@ impl Arena {
                 block.free[(frame / 64) as usize] |= 1 << (frame % 64);
             }
             block.count = usable.saturating_sub(used) as u32;
-            free.frames += u64::from(block.count);
+            if index < arena.reserve_from {
+                free.frames += u64::from(block.count);
+            }
             // SAFETY: the block lies in the bookkeeping that was sized above.
             unsafe { arena.blocks.wrapping_add(index as usize).write(block) };
         }
@@ -135,7 +150,7 @@ impl Arena {
         self.ram_bytes
     }
 
-    /// Bytes of RAM that are free.
+    /// Bytes of RAM that are free, less the reserve.
     pub fn free_bytes(&self) -> u64 {
         self.free.lock().frames * PAGE_SIZE
     }
@@ -209,8 +224,7 @@ impl Arena {
     /// Takes one frame with a reference count of 1; says whether it is known to be zero.
     pub(crate) fn take_frame(&self) -> Option<(u32, bool)> {
         let mut free = self.free.lock();
-        let blocks = self.ram_bytes / HUGE_PAGE_SIZE;
-        while free.lowest < blocks {
+        while free.lowest < self.reserve_from {
             let index = free.lowest;
             let block = self.block(&mut free, index);
             if block.count == 0 {
@@ -232,12 +246,32 @@ impl Arena {
         None
     }
 
-    /// Takes `count` frames in a row (at most 512) for the kernel's own heap, which never gives
-    /// them back; returns their address.  Their contents are whatever they were.
+    /// Takes `count` frames in a row for the kernel's own heap, which never gives them back; returns
+    /// their address.  Their contents are whatever they were.
     pub fn take_run(&self, count: u64) -> Option<u64> {
         let mut free = self.free.lock();
-        for index in free.lowest..self.ram_bytes / HUGE_PAGE_SIZE {
-            let block = self.block(&mut free, index);
+        let (lowest, reserve, end) =
+            (free.lowest, self.reserve_from, self.ram_bytes / HUGE_PAGE_SIZE);
+        if let Some(address) = self.find_run(&mut free, count, lowest, reserve) {
+            free.frames -= count;
+            return Some(address);
+        }
+        self.is_short.store(true, Ordering::Relaxed);
+        self.find_run(&mut free, count, reserve, end)
+    }
+
+    /// Says, once, whether the heap had to take from the reserve.
+    pub fn take_shortage(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed) && self.is_short.swap(false, Ordering::Relaxed)
+    }
+
+    /// Takes frames in a row from blocks of a range.
+    fn find_run(&self, free: &mut Free, count: u64, from: u64, end: u64) -> Option<u64> {
+        if count > BLOCK_FRAMES {
+            return self.find_blocks(free, count, from, end);
+        }
+        for index in from..end {
+            let block = self.block(free, index);
             if u64::from(block.count) < count {
                 continue;
             }
@@ -257,18 +291,42 @@ impl Arena {
             }
             block.count -= count as u32;
             block.fresh = block.fresh.max((start + count) as u32);
-            free.frames -= count;
             return Some((index * BLOCK_FRAMES + start) * PAGE_SIZE);
         }
         None
+    }
+
+    /// Takes more frames in a row than a block has: whole blocks, and the beginning of the last.
+    fn find_blocks(&self, free: &mut Free, count: u64, from: u64, end: u64) -> Option<u64> {
+        let blocks = count.div_ceil(BLOCK_FRAMES);
+        let mut first = end.checked_sub(blocks).filter(|first| *first >= from)?;
+        let mut index = end;
+        while index > first {
+            index -= 1;
+            if u64::from(self.block(free, index).count) != BLOCK_FRAMES {
+                first = index.checked_sub(blocks).filter(|first| *first >= from)?;
+                index = first + blocks;
+            }
+        }
+        let mut left = count;
+        for index in first..first + blocks {
+            let block = self.block(free, index);
+            let taken = left.min(BLOCK_FRAMES);
+            for at in 0..taken {
+                block.free[(at / 64) as usize] &= !(1 << (at % 64));
+            }
+            block.count -= taken as u32;
+            block.fresh = block.fresh.max(taken as u32);
+            left -= taken;
+        }
+        Some(first * BLOCK_FRAMES * PAGE_SIZE)
     }
 
     /// Takes a whole block; every frame of it has a reference count of 1.  Says whether it is known
     /// to be zero.
     pub(crate) fn take_block(&self) -> Option<(u32, bool)> {
         let mut free = self.free.lock();
-        let blocks = self.ram_bytes / HUGE_PAGE_SIZE;
-        let index = (free.lowest..blocks)
+        let index = (free.lowest..self.reserve_from)
             .rev()
             .find(|&index| u64::from(self.block(&mut free, index).count) == BLOCK_FRAMES)?;
         let block = self.block(&mut free, index);
@@ -391,6 +449,35 @@ mod tests {
         let b = arena.take_run(400).expect("room");
         assert!(b >= a + 16 * PAGE_SIZE && b > u64::from(frame) * PAGE_SIZE);
         assert!(arena.take_run(512).is_none() || arena.take_run(512).is_none());
+    }
+
+    #[test]
+    fn reserve_is_for_the_heap_only() {
+        let arena = for_tests(64 << 20, &[]);
+        let total = arena.free_bytes() / PAGE_SIZE;
+        let taken = core::iter::from_fn(|| arena.take_frame()).count() as u64;
+        assert_eq!((taken, arena.free_bytes()), (total, 0));
+        assert!(arena.take_table().is_none() && arena.take_block().is_none());
+        assert!(!arena.take_shortage());
+        assert!(arena.take_run(16).is_some());
+        assert_eq!([arena.take_shortage(), arena.take_shortage()], [true, false]);
+    }
+
+    #[test]
+    fn take_run_spans_blocks_that_are_free() {
+        let arena = for_tests(16 << 20, &[]);
+        let before = arena.free_bytes();
+        let (block, _) = arena.take_block().expect("a block");
+        let a = arena.take_run(1200).expect("three blocks in a row");
+        assert!(a.is_multiple_of(HUGE_PAGE_SIZE));
+        assert!(a + 1200 * PAGE_SIZE <= u64::from(block) * PAGE_SIZE);
+        assert_eq!(arena.free_bytes(), before - (512 + 1200) * PAGE_SIZE);
+        assert!(arena.take_run(4000).is_none());
+        let rest = core::iter::from_fn(|| arena.take_frame()).all(|(frame, _)| {
+            let address = u64::from(frame) * PAGE_SIZE;
+            address < a || address >= a + 1200 * PAGE_SIZE
+        });
+        assert!(rest, "no frame is given twice");
     }
 
     #[test]

@@ -341,6 +341,15 @@ impl Cpu {
         self.page.wants_tick.store(u32::from(wants_tick), Ordering::Relaxed);
     }
 
+    /// Makes the VMM look at the deadline now if it would look too late.
+    pub fn hurry_timers(&self) {
+        if self.page.deadline_ns.load(Ordering::Relaxed)
+            < self.page.next_look_ns.load(Ordering::Relaxed)
+        {
+            vmm_call(Call::Timer);
+        }
+    }
+
     /// Calls the VMM.
     pub fn call(&self, call: Call) {
         vmm_call(call);

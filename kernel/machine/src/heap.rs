@@ -40,8 +40,11 @@ unsafe impl Source for ArenaSource {
         let arena = ARENA.get().ok_or(())?;
         // Room for the allocator's own words and the worst alignment.
         let bytes = layout.size() + layout.align() + 2 * PAGE_SIZE as usize;
-        let frames = (bytes as u64).div_ceil(PAGE_SIZE).max(MIN_RUN);
-        let address = arena.take_run(frames).ok_or(())?;
+        let needed = (bytes as u64).div_ceil(PAGE_SIZE);
+        let (frames, address) = [needed.max(MIN_RUN), needed]
+            .into_iter()
+            .find_map(|frames| Some((frames, arena.take_run(frames)?)))
+            .ok_or(())?;
         let base = arena.pointer(address);
         // SAFETY: the run is RAM that the arena gave to the heap for ever.
         unsafe { talc.claim(base, (frames * PAGE_SIZE) as usize) }.map(|_| ()).ok_or(())

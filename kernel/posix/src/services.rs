@@ -82,6 +82,12 @@ impl Services {
         })
     }
 
+    /// How many tasks there may be: as on Linux, an eighth of RAM at 16 KiB a task, so that they
+    /// leave room for what they are to do.
+    pub fn tasks_max(&self) -> u64 {
+        (self.arena.ram_bytes() / (128 << 10)).max(64)
+    }
+
     /// CLOCK_MONOTONIC in nanoseconds.
     pub fn monotonic_ns(&self) -> u64 {
         (self.monotonic_fn)()

@@ -70,8 +70,10 @@ const TRIES: &[Try] = &[
         -i64::from(error.raw_os_error().expect("an errno"))
     }),
     ("a raw open", Killed, || call(libc::SYS_open, c"/etc/passwd".as_ptr() as i64, 0, 0, 0)),
-    ("a socket", Killed, || call(libc::SYS_socket, 2, 1, 0, 0)),
-    ("connect", Killed, || call(libc::SYS_connect, 0, 0, 0, 0)),
+    ("a socket within the host", Killed, || call(libc::SYS_socket, 1, 1, 0, 0)),
+    ("a netlink socket", Killed, || call(libc::SYS_socket, 16, 3, 0, 0)),
+    ("a packet socket", Killed, || call(libc::SYS_socket, 17, 3, 0, 0)),
+    ("a pair of sockets", Killed, || call(libc::SYS_socketpair, 1, 1, 0, 0)),
     ("execve", Killed, || call(libc::SYS_execve, c"/bin/sh".as_ptr() as i64, 0, 0, 0)),
     ("fork", Killed, || call(libc::SYS_fork, 0, 0, 0, 0)),
     ("a process by clone", Killed, || call(libc::SYS_clone, 17, 0, 0, 0)),
@@ -98,6 +100,9 @@ const TRIES: &[Try] = &[
 ];
 
 const VMM_TRIES: &[Try] = &[
+    ("a socket", Killed, || call(libc::SYS_socket, 2, 1, 0, 0)),
+    ("connect", Killed, || call(libc::SYS_connect, 0, 0, 0, 0)),
+    ("setsockopt", Killed, || call(libc::SYS_setsockopt, 0, 6, 1, 0)),
     ("openat2", Killed, || open2(c"/")),
     ("a list of extended attributes", Killed, || call(libc::SYS_listxattr, 0, 0, 0, 0)),
     ("FIONREAD", Killed, || call(libc::SYS_ioctl, 0, 0x541b, 0, 0)),
@@ -107,6 +112,14 @@ const VMM_TRIES: &[Try] = &[
 ];
 
 const IO_TRIES: &[Try] = &[
+    ("a socket", Works, || i64::from(call(libc::SYS_socket, 2, 1, 0, 0) < 0)),
+    ("a raw socket", Fails(libc::EPERM), || call(libc::SYS_socket, 2, 3, 1, 0)),
+    ("connect on something else", Fails(libc::ENOTSOCK), || call(libc::SYS_connect, 0, 0, 0, 0)),
+    ("an option of a level it has", Fails(libc::ENOTSOCK), || {
+        call(libc::SYS_setsockopt, 0, 6, 1, 0)
+    }),
+    ("an option of another level", Killed, || call(libc::SYS_setsockopt, 0, 263, 1, 0)),
+    ("another option of another level", Killed, || call(libc::SYS_getsockopt, 0, 263, 1, 0)),
     ("a KVM ioctl", Killed, || call(libc::SYS_ioctl, 0, 0xae00, 0, 0)),
     ("a host path", Fails(libc::ENOENT), || open2(c"/etc/passwd")),
     ("a descriptor that it has", Works, || open2(c"0")),
@@ -157,7 +170,7 @@ fn main() -> ExitCode {
             let (go, wait) = std::sync::mpsc::channel();
             let early = thread::spawn(move || {
                 wait.recv().expect("go");
-                call(libc::SYS_socket, 2, 1, 0, 0)
+                call(libc::SYS_socket, 16, 3, 0, 0)
             });
             match *process {
                 "vmm" => trine_jail::vmm::install_filter().expect("installed"),
@@ -232,8 +245,8 @@ fn posture(process: &str) {
             line.trim_start_matches(':').trim().to_owned()
         };
         let none = "0000000000000000";
-        // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID
-        let kept = if process == "io" { "000000000000001f" } else { none };
+        // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, NET_BIND_SERVICE
+        let kept = if process == "io" { "000000000000041f" } else { none };
         for (set, wanted) in [
             ("CapInh", none),
             ("CapPrm", kept),

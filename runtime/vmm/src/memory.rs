@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Guest-physical memory: RAM, the images, the window.
 
-use std::{
-    fs::File,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
-    },
-};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use trine_abi::{
@@ -237,14 +231,40 @@ fn image_slots(mut base: u64, images: &[OwnedFd]) -> Result<Vec<ImageSlot>, Erro
     Ok(slots)
 }
 
-/// Reads a file whole, from its start: other VMs may share the descriptor's position.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn read_file(descriptor: OwnedFd, what: &str) -> Result<Vec<u8>, Error> {
-    let mut bytes = vec![0; size_of_file(&descriptor, what)? as usize];
-    File::from(descriptor)
-        .read_exact_at(&mut bytes, 0)
-        .map_err(|error| Error::host(format!("read the {what}"), error))?;
-    Ok(bytes)
+/// A file that is mapped for reading.
+#[derive(Debug)]
+pub struct MappedFile {
+    pointer: *mut core::ffi::c_void,
+    bytes: usize,
+}
+
+impl MappedFile {
+    /// Maps a file whole.
+    ///
+    /// # Errors
+    /// If it is empty or cannot be mapped.
+    pub fn new(descriptor: &OwnedFd, what: &str) -> Result<Self, Error> {
+        let bytes = size_of_file(descriptor, what)? as usize;
+        let (protection, flags) = (ProtFlags::READ, MapFlags::PRIVATE | MapFlags::POPULATE);
+        // SAFETY: a new mapping at an address that the host's kernel chooses.
+        let pointer = unsafe {
+            rustix::mm::mmap(core::ptr::null_mut(), bytes, protection, flags, descriptor, 0)
+        }
+        .map_err(|error| Error::host(format!("map the {what}"), error))?;
+        Ok(Self { pointer, bytes })
+    }
+
+    /// Its contents.
+    pub fn contents(&self) -> &[u8] {
+        // SAFETY: mapped for as long as `self`; the file is a part of the installation, which is
+        // replaced as a whole and not written while it is used.
+        unsafe { core::slice::from_raw_parts(self.pointer.cast(), self.bytes) }
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; the contents were borrowed from `self`.
+        let _ = unsafe { rustix::mm::munmap(self.pointer, self.bytes) };
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
     Error,
     control::{BrokenRing, Control},
     machine::{Machine, clock_ns},
-    memory::{self, Memory},
+    memory::{MappedFile, Memory},
     protocol::{
         BOOT, BootRequest, COMMAND, Cause, EVENT, NOTICE, Notice, REQUEST, Request, Stages,
     },
@@ -27,6 +27,8 @@ use crate::{
 
 /// How often a busy vCPU is looked at, in nanoseconds.
 const TICK_NS: u64 = 10_000_000;
+/// The shortest sleep between two looks, in nanoseconds: what a guest can make this thread work.
+const LEAST_NS: u64 = 200_000;
 
 /// Runs the VM that the sandbox asks for over `link`, until it ends.
 ///
@@ -81,11 +83,11 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     if images.len() != request.images as usize {
         return Err(Error::Request(format!("{} image descriptors came", images.len())));
     }
-    let kernel = memory::read_file(kernel, "kernel image")?;
+    let kernel = MappedFile::new(&kernel, "kernel image")?;
     let mut stages =
         Stages { create_ns: clock_ns(rustix::time::ClockId::Monotonic), ..Stages::default() };
     let memory = Memory::new(request.memory_bytes, &window, &images)?;
-    let machine = Machine::new(request.vcpus, memory, &kernel, doorbell)?;
+    let machine = Machine::new(request.vcpus, memory, kernel.contents(), doorbell)?;
     stages.loaded_ns = clock_ns(rustix::time::ClockId::Monotonic);
     let event = |what: &str| {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -173,12 +175,17 @@ impl Session<'_> {
         if asleep {
             self.shared.server_sleeps.store(true, Ordering::SeqCst);
             if self.shared.is_idle() {
+                pages.iter().for_each(|page| page.set_next_look_ns(0));
                 return None;
             }
         }
         let now = clock_ns(rustix::time::ClockId::Monotonic);
+        // First the promise, then the look: a deadline set in between comes with a call.
+        pages.iter().for_each(|page| page.set_next_look_ns(now + TICK_NS));
         let next = self.running(pages).map(|(_, page)| page.deadline_ns()).min();
-        Some(next.unwrap_or(u64::MAX).saturating_sub(now).clamp(1_000_000, TICK_NS))
+        let timeout = next.unwrap_or(u64::MAX).saturating_sub(now).clamp(LEAST_NS, TICK_NS);
+        pages.iter().for_each(|page| page.set_next_look_ns(now + timeout));
+        Some(timeout)
     }
 
     fn wait(&self, timeout_ns: Option<u64>) -> Result<[bool; 3], Error> {

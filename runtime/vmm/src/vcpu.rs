@@ -328,6 +328,7 @@ impl<'a> Loop<'a> {
                         self.shared.kick(index, true);
                     }
                 }
+                Some(Call::Timer) => signal(&self.shared.to_server),
                 Some(Call::Yield) => std::thread::yield_now(),
                 Some(Call::StartOthers) => self.shared.start_others(),
                 Some(Call::PowerOff) => return Ok((Cause::PowerOff, "powered off".into())),
@@ -469,6 +470,13 @@ impl Page {
     /// When the guest's next timer is due.
     pub fn deadline_ns(&self) -> u64 {
         self.load_u64(core::mem::offset_of!(VcpuPage, deadline_ns))
+    }
+
+    /// Tells the guest when deadlines are looked at next.
+    pub fn set_next_look_ns(&self, at: u64) {
+        let offset = core::mem::offset_of!(VcpuPage, next_look_ns) as u64;
+        // The page is RAM by construction.
+        let _ = self.ram.store(at, GuestAddress(self.base + offset), Ordering::Relaxed);
     }
 
     fn argument(&self, index: usize) -> u64 {

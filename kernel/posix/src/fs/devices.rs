@@ -109,6 +109,10 @@ impl FileOps for Device {
         true
     }
 
+    fn ignores_seek(&self) -> bool {
+        true
+    }
+
     fn ioctl(
         &self,
         _file: &File,

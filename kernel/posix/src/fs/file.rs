@@ -57,6 +57,11 @@ pub trait FileOps: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether lseek(2) does nothing and answers 0.
+    fn ignores_seek(&self) -> bool {
+        false
+    }
+
     /// Performs an ioctl whose argument is plain memory.
     ///
     /// # Errors
@@ -536,6 +541,9 @@ impl File {
         let is_dir = self.location.kind() == FileType::Directory;
         if !self.ops.is_seekable() {
             return Err(Errno::SPIPE);
+        }
+        if self.ops.ignores_seek() {
+            return Ok(0);
         }
         if whence == 2 {
             self.inode().refresh()?;

@@ -77,15 +77,23 @@ impl Kernel {
 
     /// Makes a system call, or makes it again.
     fn system_call(&mut self, task: &TaskRef, again: Option<PendingCall>) {
+        self.make_call(task, again, false);
+    }
+
+    /// `is_resumed`: the tracer has seen the call already.
+    fn make_call(&mut self, task: &TaskRef, again: Option<PendingCall>, is_resumed: bool) {
         let (number, arguments) = {
             let r = task.registers.lock();
             (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
         };
+        if again.is_none() && !is_resumed && task.is_traced() && self.trace_entry(task, number) {
+            return;
+        }
         if again.is_none() && task.has_seccomp.load(Ordering::Relaxed) {
             match self.judge_call(task, number, arguments) {
                 Verdict::Go => {}
                 Verdict::Value(value) => {
-                    task.registers.lock().rax = value;
+                    self.end_call(task, value);
                     return;
                 }
                 Verdict::Gone => return,
@@ -109,6 +117,10 @@ impl Kernel {
         let (progress, blocked) = (cx.progress, cx.blocked);
         self.send_terminal_signals();
         self.drop_stale_pages();
+        if self.services.arena.take_shortage() {
+            // The kernel's own memory grew into its reserve: somebody has to go before it is used up.
+            self.out_of_memory();
+        }
         let value = match result {
             Ok(value) => value,
             Err(Stop::Errno(Errno::PENDING)) => {
@@ -134,6 +146,9 @@ impl Kernel {
             }
             Err(Stop::Jump) => {
                 task.run.lock().call = None;
+                if task.is_traced() {
+                    self.trace_exit(task);
+                }
                 return;
             }
             Err(Stop::Block) => {
@@ -166,6 +181,10 @@ impl Kernel {
         if let Some(mask) = signals.saved_mask.take() {
             signals.mask = mask;
         }
+        drop(signals);
+        if task.is_traced() {
+            self.trace_exit(task);
+        }
     }
 
     /// Brings a picked task to the point where it runs application code; returns false if it does
@@ -176,16 +195,21 @@ impl Kernel {
                 return false;
             }
             if task.exiting.load(Ordering::Relaxed) {
-                self.exit_thread(task);
+                if !task.is_held_at_exit() {
+                    self.exit_thread(task);
+                }
                 return false;
             }
-            if task.process.stopped.load(Ordering::Relaxed) {
+            if task.process.stopped.load(Ordering::Relaxed) || task.is_trace_stopped() {
                 return false;
+            }
+            if task.is_traced() && self.go_on_traced(task) {
+                continue;
             }
             let call = task.run.lock().call;
             if call.is_some() {
                 self.system_call(task, call);
-                if task.phase() != Phase::Runnable {
+                if task.phase() != Phase::Runnable || task.is_trace_stopped() {
                     return false;
                 }
             }
@@ -201,6 +225,26 @@ impl Kernel {
                 return !task.exiting.load(Ordering::Relaxed);
             }
         }
+    }
+
+    /// Makes the call that a thread was stopped before; returns whether there was one.
+    fn go_on_traced(&mut self, task: &TaskRef) -> bool {
+        if self.enter_due_stop(task) {
+            return true;
+        }
+        let was_due = task.trace.lock().as_ref().is_some_and(|trace| trace.makes_call);
+        if !was_due {
+            return false;
+        }
+        match self.take_traced_call(task) {
+            Some(number) => {
+                task.registers.lock().rax = number;
+                self.make_call(task, None, true);
+            }
+            // The tracer took the call away: its result is what is in RAX.
+            None => self.trace_exit(task),
+        }
+        true
     }
 
     fn page_fault(&mut self, task: &TaskRef, address: u64, code: u64) {

@@ -4,7 +4,9 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use super::{Fault, FaultKind, Mm, MmRef, PAGE_SIZE};
+use trine_machine::{Frame, Page};
+
+use super::{AreaKind, Fault, FaultKind, Mm, MmRef, PAGE_SIZE};
 use crate::{
     Errno,
     io::{Sink, Source},
@@ -41,6 +43,39 @@ impl Mm {
                 return Err(Errno::FAULT);
             }
             done += more;
+        }
+        Ok(())
+    }
+
+    /// Writes to application memory whatever its rights are (debuggers): a page that may not be
+    /// written is replaced by a copy.
+    ///
+    /// # Errors
+    /// EFAULT if nothing is mapped there, or what is there is shared.
+    pub fn force_write(&self, address: u64, from: &[u8]) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < from.len() {
+            let at = address.checked_add(done as u64).ok_or(Errno::FAULT)?;
+            let within = (at % PAGE_SIZE) as usize;
+            let part = (PAGE_SIZE as usize - within).min(from.len() - done);
+            let bytes = &from[done..done + part];
+            let area = self.areas.lock().find(at).cloned().ok_or(Errno::FAULT)?;
+            if area.protection.write {
+                self.write_bytes(at, bytes)?;
+            } else {
+                let changeable = !area.is_shared() && !matches!(area.kind, AreaKind::Fixed);
+                if !changeable || !area.protection.any() {
+                    return Err(Errno::FAULT);
+                }
+                self.fault_in(at, 0, FaultKind::Read)?;
+                let mut space = self.space.lock();
+                let page_at = at - within as u64;
+                let (page, access) = space.lookup(page_at).ok_or(Errno::FAULT)?;
+                let copy = Frame::copy_of(space.arena(), &page).ok_or(Errno::NOMEM)?;
+                copy.write(within, bytes);
+                space.map(page_at, Page::Frame(copy), access).map_err(|_| Errno::NOMEM)?;
+            }
+            done += part;
         }
         Ok(())
     }

@@ -85,7 +85,12 @@ impl Kernel {
                 process.any_thread().is_some_and(|task| task.signals.lock().mask & bit(signal) != 0)
             }
         };
-        if blocked {
+        // A tracer hears of signals that are ignored, too.
+        let traced = match task {
+            Some(task) => task.is_traced(),
+            None => process.threads.lock().iter().any(|task| task.is_traced()),
+        };
+        if blocked || traced {
             return true;
         }
         let ignored = match action.handler {
@@ -127,11 +132,24 @@ impl Kernel {
         let handler = actions.lock().of(info.signal).handler;
         let mut signals = task.signals.lock();
         let blocked = signals.mask & bit(info.signal) != 0;
+        if task.is_traced() {
+            // Its tracer decides first.
+            signals.mask &= !bit(info.signal);
+            signals.pending.push(info);
+            drop(signals);
+            if blocked || handler == SIG_IGN {
+                let mut actions = actions.lock();
+                if let Some(slot) = actions.0.get_mut(info.signal as usize - 1) {
+                    slot.handler = SIG_DFL;
+                }
+            }
+            return;
+        }
         if blocked || handler == SIG_IGN || handler == SIG_DFL {
             signals.mask &= !bit(info.signal);
             drop(signals);
             // Even init dies of this.
-            self.kill_process(&task.process.clone(), info.signal);
+            self.kill_by_signal(task, &info);
             return;
         }
         signals.pending.push(info);
@@ -139,12 +157,14 @@ impl Kernel {
 
     /// Whether a task has signals to act on before it runs on.
     pub(crate) fn has_deliverable(&self, task: &TaskRef) -> bool {
-        if task.exiting.load(Ordering::Relaxed) {
+        if task.exiting.load(Ordering::Relaxed) || task.trace_due.load(Ordering::Relaxed) {
             return true;
         }
         let uninterruptible =
             task.run.lock().call.is_some_and(|call| call.restart == Restart::Uninterruptible);
-        !uninterruptible && task.pending_signals() & !task.signals.lock().mask != 0
+        let injected = task.is_traced()
+            && task.trace.lock().as_ref().is_some_and(|trace| trace.inject.is_some());
+        injected || !uninterruptible && task.pending_signals() & !task.signals.lock().mask != 0
     }
 
     /// Whether a pending signal would run a handler.
@@ -159,11 +179,21 @@ impl Kernel {
     pub(crate) fn deliver_signals(&mut self, task: &TaskRef) {
         loop {
             let stopped = task.process.stopped.load(Ordering::Relaxed);
-            if task.exiting.load(Ordering::Relaxed) || stopped {
+            if task.exiting.load(Ordering::Relaxed) || stopped || task.is_trace_stopped() {
                 return;
             }
-            let mask = task.signals.lock().mask;
-            let Some(info) = task.take_signal(!mask) else { return };
+            let injected = task.trace.lock().as_mut().and_then(|trace| trace.inject.take());
+            let info = match injected {
+                Some(info) => info,
+                None => {
+                    let mask = task.signals.lock().mask;
+                    let Some(info) = task.take_signal(!mask) else { return };
+                    if !self.trace_signal(task, &info) {
+                        return;
+                    }
+                    info
+                }
+            };
             let action = {
                 let actions = task.process.actions.lock().clone();
                 let mut actions = actions.lock();
@@ -178,13 +208,14 @@ impl Kernel {
             };
             match action.handler {
                 SIG_IGN => {}
-                SIG_DFL => self.default_action(task, info.signal),
+                SIG_DFL => self.default_action(task, &info),
                 _ => self.run_handler(task, &info, &action),
             }
         }
     }
 
-    fn default_action(&mut self, task: &TaskRef, signal: u32) {
+    fn default_action(&mut self, task: &TaskRef, info: &SigInfo) {
+        let signal = info.signal;
         let process = task.process.clone();
         match default_of(signal) {
             Default::Ignore | Default::Continue => {}
@@ -195,7 +226,7 @@ impl Kernel {
                 }
                 self.stop_process(&process, signal);
             }
-            Default::Terminate | Default::Core => self.kill_process(&process, signal),
+            Default::Terminate | Default::Core => self.kill_by_signal(task, info),
         }
     }
 
@@ -243,9 +274,13 @@ impl Kernel {
 
     /// Stops a process (job control).
     pub(crate) fn stop_process(&mut self, process: &Arc<Process>, signal: u32) {
-        if process.is_zombie() || process.stopped.swap(true, Ordering::Relaxed) {
+        if process.is_zombie() || process.stopped.load(Ordering::Relaxed) {
             return;
         }
+        if self.trace_group_stop(process, signal) {
+            return;
+        }
+        process.stopped.store(true, Ordering::Relaxed);
         {
             let mut report = process.report.lock();
             report.stopped = Some(signal);
@@ -264,6 +299,7 @@ impl Kernel {
             report.stopped = None;
             report.continued = true;
         }
+        self.trace_group_continue(process);
         let threads = process.threads.lock().clone();
         for task in &threads {
             self.enqueue(task, true);
@@ -300,6 +336,13 @@ impl Kernel {
                     .parent()
                     .is_some_and(|parent| parent.pgid() != pgid && parent.sid() == process.sid())
         })
+    }
+
+    /// Ends a process by a signal that one of its threads acts on, with a core dump if it has that.
+    fn kill_by_signal(&mut self, task: &TaskRef, info: &SigInfo) {
+        const DUMPED: u32 = 0x80;
+        let dumped = if self.dump_core(task, info) { DUMPED } else { 0 };
+        self.exit_group(&task.process.clone(), info.signal | dumped);
     }
 
     /// Ends a process by a signal.

@@ -59,6 +59,13 @@ impl Kernel {
 
     /// Ends one thread, and the process if it was the last.
     pub(crate) fn exit_thread(&mut self, task: &TaskRef) {
+        if task.is_traced() {
+            let own = task.exit_status.load(Ordering::Relaxed);
+            let status = task.process.group_exit.lock().unwrap_or(own);
+            if task.phase() != Phase::Dead && self.trace_exiting(task, status) {
+                return;
+            }
+        }
         {
             let mut run = task.run.lock();
             if run.phase == Phase::Dead {
@@ -83,6 +90,8 @@ impl Kernel {
             threads.retain(|other| !Arc::ptr_eq(other, task));
             threads.is_empty()
         };
+        let status = process.group_exit.lock().unwrap_or(task.exit_status.load(Ordering::Relaxed));
+        self.trace_thread_ended(task, status, last);
         self.services.registry.remove_task(task.tid());
         // Closing a terminal may have hung it up.
         self.send_terminal_signals();
@@ -114,6 +123,7 @@ impl Kernel {
     fn end_process(&mut self, process: &Arc<Process>, status: u32) {
         let groups = self.groups_that_depend_on(process);
         self.give_children_away(process);
+        self.tracer_ended(process);
         self.undo_semaphores(process.pid);
         process.timers.lock().clear();
         self.leave_session(process);
@@ -283,7 +293,9 @@ impl Kernel {
                 return None;
             }
             let task = process.any_thread()?;
-            Some(task.mm()?.resident_pages())
+            // A thread costs the kernel about as much.
+            let threads = process.threads.lock().len() as u64;
+            Some(task.mm()?.resident_pages() + threads * 4)
         };
         // Init only if nobody else is there.
         let victim = processes
@@ -306,6 +318,10 @@ impl Kernel {
                 let is_current =
                     current.as_ref().is_some_and(|current| Arc::ptr_eq(current, thread));
                 if !is_current && !self.runs_elsewhere(thread) {
+                    if let Some(trace) = thread.trace.lock().as_mut() {
+                        // Memory cannot wait for a tracer.
+                        trace.has_seen_exit = true;
+                    }
                     self.exit_thread(thread);
                 }
             }

@@ -49,6 +49,23 @@ pub(crate) fn initial_fpu(ops: &FpuOps) -> Vec<u8> {
     area
 }
 
+/// A floating-point area with a part replaced; state that the part names and has not is initial.
+pub(crate) fn fpu_from_parts(own: &[u8], part: &[u8]) -> Vec<u8> {
+    let mut area = own.to_vec();
+    let bytes = part.len().min(area.len());
+    area[..bytes].copy_from_slice(&part[..bytes]);
+    if let Some(reserved) = area.get_mut(464..512) {
+        reserved.fill(0);
+    }
+    if area.len() >= 576 {
+        let known = get(own, 512) | 3;
+        let named = if bytes >= 520 { get(&area, 512) } else { known };
+        put(&mut area, 512, named | 3);
+        area[520..576].fill(0);
+    }
+    area
+}
+
 /// Bytes that a frame takes at most (AT_MINSIGSTKSZ).
 pub(crate) fn frame_bytes_max(ops: &FpuOps) -> u64 {
     (FRAME_BYTES + RED_ZONE + ops.bytes as u64 + 4 + 64 + 16).next_multiple_of(16)

@@ -140,6 +140,10 @@ pub struct Process {
     pub(crate) peak_pages: AtomicU64,
     /// nice value.
     pub(crate) nice: AtomicU32,
+    /// Threads that it traces.
+    pub(crate) tracees: Lock<Vec<TaskRef>>,
+    /// Traced threads that ended, with their wait status, and it was not told.
+    pub(crate) ended_tracees: Lock<Vec<(u32, u32)>>,
     /// Whether anything is due by its CPU time (timers, limits, sleeps).
     pub(crate) counts_cpu: AtomicBool,
     /// Who sleeps until it has used so many nanoseconds of CPU time.
@@ -192,6 +196,8 @@ impl Process {
             key,
             peak_pages: AtomicU64::new(0),
             nice: AtomicU32::new(0),
+            tracees: Lock::new(Vec::new()),
+            ended_tracees: Lock::new(Vec::new()),
             counts_cpu: AtomicBool::new(false),
             cpu_sleeps: Lock::new(Vec::new()),
             cpu_limit_next_s: AtomicU64::new(0),
@@ -251,6 +257,9 @@ impl Process {
         }
         if self.stopped.load(Ordering::Relaxed) {
             return b'T';
+        }
+        if self.any_thread().is_some_and(|task| task.is_trace_stopped()) {
+            return b't';
         }
         match self.any_thread().map(|task| task.phase()) {
             Some(Phase::Runnable) => b'R',

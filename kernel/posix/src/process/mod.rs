@@ -5,6 +5,7 @@
 //! found through the [`Registry`] of [`crate::services::Services`].
 
 pub(crate) mod access;
+mod core_dump;
 pub(crate) mod cpu_time;
 pub mod creds;
 mod delivery;
@@ -18,6 +19,7 @@ pub(crate) mod seccomp;
 pub mod signal;
 pub mod task;
 pub(crate) mod timers;
+pub(crate) mod trace;
 
 pub use creds::Creds;
 pub use group::{Limits, Process, Terminal};

@@ -44,6 +44,11 @@ impl Registry {
         self.tasks.lock().len()
     }
 
+    /// How many processes there are, zombies among them.
+    pub fn process_count(&self) -> usize {
+        self.processes.lock().len()
+    }
+
     /// The task whose system call is being served.
     pub fn current(&self) -> Option<TaskRef> {
         self.current.lock().clone()

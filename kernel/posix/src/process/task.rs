@@ -12,6 +12,7 @@ use super::{
     rseq::Rseq,
     seccomp::Seccomp,
     signal::{Pending, SigInfo, SignalSet},
+    trace::Trace,
 };
 use crate::{
     cx::{Progress, Restart},
@@ -207,6 +208,12 @@ pub struct Task {
     pub(crate) resources: Lock<Option<Resources>>,
     pub(crate) creds: Lock<Arc<Creds>>,
     pub(crate) futex: Lock<Vec<Arc<FutexWaiter>>>,
+    /// Its tracer; whether it has one, and whether it is in a ptrace stop.
+    pub(crate) trace: Lock<Option<Trace>>,
+    pub(crate) traced: AtomicBool,
+    pub(crate) trace_stopped: AtomicBool,
+    /// It runs elsewhere, and is to look around.
+    pub(crate) trace_due: AtomicBool,
     /// Filters on its system calls, and whether there are any.
     pub(crate) seccomp: Lock<Seccomp>,
     pub(crate) has_seccomp: AtomicBool,
@@ -258,6 +265,10 @@ impl Task {
             resources: Lock::new(Some(resources)),
             creds: Lock::new(creds),
             futex: Lock::new(Vec::new()),
+            trace: Lock::new(None),
+            traced: AtomicBool::new(false),
+            trace_stopped: AtomicBool::new(false),
+            trace_due: AtomicBool::new(false),
             seccomp: Lock::new(Seccomp::Off),
             has_seccomp: AtomicBool::new(false),
             cpu_alarm: Arc::new(CpuAlarm::default()),

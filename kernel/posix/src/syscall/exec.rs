@@ -116,6 +116,7 @@ impl Kernel {
     pub(crate) fn become_program(&mut self, task: &TaskRef, loaded: Loaded) {
         let process = task.process.clone();
         self.release_memory(task);
+        let old_tid = task.tid();
         if task.tid() != process.pid {
             // The last thread takes over the process's id.
             self.services.registry.remove_task(task.tid());
@@ -172,5 +173,6 @@ impl Kernel {
         task.set_fs_base(0);
         task.gs_base.store(0, Ordering::Relaxed);
         self.set_fpu_image(task, initial_fpu(&self.options.fpu));
+        self.trace_exec(task, old_tid);
     }
 }

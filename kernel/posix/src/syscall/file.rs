@@ -311,6 +311,8 @@ pub(super) fn sys_readahead(cx: &mut Cx<'_>, fd: i32, _at: i64, _bytes: usize) -
 
 /// Bytes that a copy in the kernel moves at a time.
 const COPY_BYTES: usize = 16384;
+/// The same from a file to a socket.
+const SOCKET_BYTES: usize = 65536;
 
 /// Copies from one file to another; offsets of `None` are the files' own positions.
 fn copy(
@@ -340,10 +342,11 @@ fn copy(
             cx.progress().done = total as u64;
             return Err(cx.block(None, Restart::Always));
         }
-        let part = (bytes - total).min(if to.location().kind() == FileType::Regular {
-            COPY_BYTES
-        } else {
-            crate::fs::pipe::PIPE_BUF
+        let part = (bytes - total).min(match to.location().kind() {
+            FileType::Regular => COPY_BYTES,
+            // What it does not take is read again.
+            FileType::Socket if from.ops().is_seekable() => SOCKET_BYTES,
+            _ => crate::fs::pipe::PIPE_BUF,
         });
         let mut sink = VecSink::new(part);
         let held = core::mem::take(&mut cx.task.journal.lock().held);
@@ -392,6 +395,14 @@ fn copy(
                     if errno == Errno::PENDING {
                         cx.progress().done = total as u64;
                         return Err(errno.into());
+                    }
+                    if errno == Errno::AGAIN && !from.ops().is_seekable() {
+                        // It was taken from a pipe or socket, and must not be lost.
+                        let left = sink.bytes[sink.bytes.len() - before..].to_vec();
+                        cx.task.journal.lock().held = left;
+                        to.poll(Some(&cx.ticket()));
+                        cx.progress().done = total as u64;
+                        return Err(cx.block(None, Restart::Uninterruptible));
                     }
                     return end(total, errno);
                 }

@@ -15,6 +15,7 @@ use crate::{
         rseq::Rseq,
         signal::{SIGCHLD, UNBLOCKABLE},
         task::{Phase, Resources, Vfork},
+        trace::{O_CLONE, O_FORK, O_VFORK, TRAP_FLAG},
     },
     sync::Lock,
 };
@@ -205,6 +206,18 @@ fn clone(cx: &mut Cx<'_>, arguments: &CloneArgs) -> SysResult {
         }
     }
     child.run.lock().phase = Phase::Runnable;
+    if parent.is_traced() && !has(CLONE_UNTRACED) {
+        let (option, event) = if has(CLONE_VFORK) {
+            (O_VFORK, 2)
+        } else if arguments.exit_signal == SIGCHLD {
+            (O_FORK, 1)
+        } else {
+            (O_CLONE, 3)
+        };
+        if cx.kernel.trace_child(&parent, &child, option) {
+            cx.kernel.trace_event(&parent, option, event, u64::from(tid));
+        }
+    }
     cx.kernel.enqueue(&child, false);
     if has(CLONE_VFORK) {
         let vfork = Arc::new(Vfork::default());
@@ -231,6 +244,11 @@ fn wait_for_vfork(cx: &mut Cx<'_>) -> SysResult {
 }
 
 fn check_task_limit(cx: &Cx<'_>) -> Result<(), Errno> {
+    let services = &cx.kernel.services;
+    let count = services.registry.task_count().max(services.registry.process_count());
+    if count as u64 >= services.tasks_max() {
+        return Err(Errno::AGAIN);
+    }
     let limit = cx.task.process.limits.lock().soft(RLIMIT_NPROC);
     let creds = cx.creds();
     let exempt = creds.uid == 0 || creds.has_cap(CAP_SYS_RESOURCE) || creds.has_cap(CAP_SYS_ADMIN);
@@ -295,6 +313,8 @@ fn new_task(
     let child = Task::new(tid, &services, process, resources, parent.creds());
     let mut registers = *parent.registers.lock();
     registers.rax = 0;
+    // A new thread is not stepped.
+    registers.rflags &= !TRAP_FLAG;
     if arguments.stack != 0 {
         registers.rsp = arguments.stack;
     }

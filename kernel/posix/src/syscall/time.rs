@@ -125,6 +125,37 @@ pub(super) fn sys_clock_settime(cx: &mut Cx<'_>, _clock: i32, _at: u64) -> SysRe
     refuse_setting(cx)
 }
 
+/// Reads how the clock is disciplined, as if it were in step; changes nothing.
+pub(super) fn sys_adjtimex(cx: &mut Cx<'_>, at: u64) -> SysResult {
+    sys_clock_adjtime(cx, REALTIME, at)
+}
+
+pub(super) fn sys_clock_adjtime(cx: &mut Cx<'_>, clock: i32, at: u64) -> SysResult {
+    const TIMEX_BYTES: usize = 208;
+    const ADJ_OFFSET_SS_READ: u32 = 0xa001;
+    read_clock(cx, clock)?;
+    if clock != REALTIME {
+        return Err(Errno::OPNOTSUPP.into());
+    }
+    if !matches!(cx.read_u32(at)?, 0 | ADJ_OFFSET_SS_READ) {
+        return refuse_setting(cx);
+    }
+    let ns = read_clock(cx, REALTIME)?;
+    let mut raw = [0; TIMEX_BYTES];
+    let mut put = |at: usize, value: u64| raw[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    // maxerror and esterror in microseconds, constant, precision, tolerance, time, tick.
+    put(24, 16_000_000);
+    put(32, 16_000_000);
+    put(48, 2);
+    put(56, 1);
+    put(64, 32_768_000);
+    put(72, ns / SECOND_NS);
+    put(80, ns % SECOND_NS / 1000);
+    put(88, 10_000);
+    cx.write_bytes(at, &raw)?;
+    Ok(0)
+}
+
 pub(super) fn sys_settimeofday(cx: &mut Cx<'_>, _time: u64, _zone: u64) -> SysResult {
     refuse_setting(cx)
 }

@@ -20,6 +20,8 @@ const WNOTHREAD: u32 = 0x2000_0000;
 const WALL: u32 = 0x4000_0000;
 const WCLONE: u32 = 0x8000_0000;
 
+/// CLD_TRAPPED.
+const CLD_TRAPPED: i32 = 4;
 /// CLD_STOPPED.
 const CLD_STOPPED: i32 = 5;
 /// CLD_CONTINUED.
@@ -38,6 +40,8 @@ enum Who {
 /// What a child has to tell.
 struct News {
     child: Arc<Process>,
+    /// Its process id, or the thread id of a traced thread.
+    pid: u32,
     /// Wait status.
     status: u32,
     /// `si_code` and `si_status`.
@@ -62,6 +66,9 @@ fn look(cx: &mut Cx<'_>, who: &Who, options: u32) -> Result<Option<News>, Errno>
     let process = cx.process();
     let children = process.children.lock().clone();
     let mut any = false;
+    if let Some(news) = look_at_tracees(&process, who, options, &mut any) {
+        return Ok(Some(news));
+    }
     for child in children {
         if !matches(who, options, &child) {
             continue;
@@ -71,7 +78,9 @@ fn look(cx: &mut Cx<'_>, who: &Who, options: u32) -> Result<Option<News>, Errno>
         let report = *child.report.lock();
         let news = if let Some(status) = report.exit {
             (options & WEXITED != 0).then(|| (status, child_code(status)))
-        } else if let Some(signal) = report.stopped.filter(|_| options & WUNTRACED != 0) {
+        } else if let Some(signal) = report.stopped.filter(|_| {
+            options & WUNTRACED != 0 && !child.threads.lock().iter().any(|task| task.is_traced())
+        }) {
             if !keep {
                 child.report.lock().stopped = None;
             }
@@ -90,9 +99,58 @@ fn look(cx: &mut Cx<'_>, who: &Who, options: u32) -> Result<Option<News>, Errno>
         if report.exit.is_some() && !keep {
             cx.kernel.reap(&child);
         }
-        return Ok(Some(News { child, status, code, times_ns, uid }));
+        let pid = child.pid;
+        return Ok(Some(News { child, pid, status, code, times_ns, uid }));
     }
     if any { Ok(None) } else { Err(Errno::CHILD) }
+}
+
+/// Finds a traced thread that has stopped or ended.
+fn look_at_tracees(
+    process: &Arc<Process>,
+    who: &Who,
+    options: u32,
+    any: &mut bool,
+) -> Option<News> {
+    let chosen = |tid: u32, own: Option<&Process>| match who {
+        Who::Any => true,
+        Who::Pid(pid) => tid == *pid,
+        Who::Group(pgid) => own.is_some_and(|own| own.pgid() == *pgid),
+        Who::Exactly(other) => own.is_some_and(|own| core::ptr::eq(own, &raw const **other)),
+    };
+    let keep = options & WNOWAIT != 0;
+    {
+        let mut ended = process.ended_tracees.lock();
+        let at = ended.iter().position(|(tid, _)| chosen(*tid, None));
+        if let Some((tid, status)) = at.map(|at| if keep { ended[at] } else { ended.remove(at) }) {
+            let code = child_code(status);
+            let child = process.clone();
+            return Some(News { child, pid: tid, status, code, times_ns: (0, 0), uid: 0 });
+        }
+    }
+    let tracees = process.tracees.lock().clone();
+    for task in tracees {
+        if !chosen(task.tid(), Some(&task.process)) {
+            continue;
+        }
+        *any = true;
+        let report = {
+            let mut trace = task.trace.lock();
+            let slot = trace.as_mut().map(|trace| &mut trace.report);
+            slot.and_then(|slot| if keep { *slot } else { slot.take() })
+        };
+        if let Some(status) = report {
+            return Some(News {
+                child: task.process.clone(),
+                pid: task.tid(),
+                status,
+                code: (CLD_TRAPPED, (status >> 8).cast_signed()),
+                times_ns: (0, 0),
+                uid: task.creds().uid,
+            });
+        }
+    }
+    None
 }
 
 /// Waits for news; `Ok(None)` with WNOHANG.
@@ -132,7 +190,7 @@ pub(super) fn sys_wait4(
     if usage_at != 0 {
         cx.write_bytes(usage_at, &encode_rusage(news.times_ns, &news.child))?;
     }
-    Ok(u64::from(news.child.pid))
+    Ok(u64::from(news.pid))
 }
 
 pub(super) fn sys_waitid(
@@ -174,7 +232,7 @@ pub(super) fn sys_waitid(
             let (code, status) = news.code;
             info[0..4].copy_from_slice(&SIGCHLD.to_le_bytes());
             info[8..12].copy_from_slice(&code.to_le_bytes());
-            info[16..20].copy_from_slice(&news.child.pid.to_le_bytes());
+            info[16..20].copy_from_slice(&news.pid.to_le_bytes());
             info[20..24].copy_from_slice(&news.uid.to_le_bytes());
             info[24..28].copy_from_slice(&status.to_le_bytes());
         }

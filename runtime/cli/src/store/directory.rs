@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 
 use super::{Owner, Record, record};
 use crate::failure::WithRemedy as _;
@@ -98,10 +98,8 @@ impl Directory {
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
             let file = openat(&self.handle, RECORD_NEXT, flags, Mode::RUSR | Mode::WUSR)?;
-            // /run does not survive a crash of the host, so there is nothing to sync.
             File::from(file).write_all(&text)?;
-            renameat(&self.handle, RECORD_NEXT, &self.handle, RECORD)?;
-            Ok(())
+            trine::replace(&self.handle, RECORD_NEXT, RECORD)
         };
         write().with_context(|| format!("cannot write {}", self.path.join(RECORD).display()))
     }

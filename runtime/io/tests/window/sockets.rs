@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::BorrowedFd,
     time::Duration,
 };
 
@@ -14,6 +15,8 @@ use trine_abi::{
     },
     window::{Completion, DATA, Operation, SMALL_BYTES, Submission},
 };
+
+use trine_link::Link;
 
 use crate::common::{Kernel, PATIENCE, Random, Sandbox, noise};
 
@@ -53,7 +56,19 @@ fn encode(address: SocketAddr) -> Vec<u8> {
 
 impl Guest {
     fn new() -> Self {
-        let sandbox = Sandbox::start();
+        Self::over(Sandbox::start())
+    }
+
+    fn with_policy(policy: &str) -> Self {
+        let (link, theirs) = Link::pair().expect("socket pair");
+        std::thread::spawn(move || {
+            let enter_fn = |_: Option<BorrowedFd<'_>>| Ok::<(), std::io::Error>(());
+            trine_io::serve(Link::from_descriptor(theirs), enter_fn, || Ok(()))
+        });
+        Self::over(Sandbox::with_policy(link, Some(policy), &[]))
+    }
+
+    fn over(sandbox: Sandbox) -> Self {
         let kernel = Kernel::new();
         sandbox.attach(1, &kernel, &[]);
         Self { _sandbox: sandbox, kernel, events: Vec::new(), asking: false }
@@ -362,4 +377,53 @@ fn garbage_does_no_harm() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let socket = guest.connect(listener.local_addr().expect("address"));
     assert_eq!(guest.send(socket, 0, b"alive").result, 5);
+}
+
+#[test]
+fn policy_decides_about_addresses_and_rewrites_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("address");
+    let policy = format!(
+        r#"
+        version = 1
+        default = "accept"
+
+        [[rule]]
+        id = "redirect"
+        calls = ["connect"]
+        addresses = ["10.9.8.7/32"]
+        action = "intercept"
+        rewrite = {{ address = "{address}" }}
+
+        [[rule]]
+        id = "no-metadata"
+        calls = ["net-out"]
+        addresses = ["169.254.169.254/32"]
+        action = "block"
+        errno = "EACCES"
+        "#
+    );
+    let mut guest = Guest::with_policy(&policy);
+    let metadata: SocketAddr = "169.254.169.254:80".parse().expect("address");
+    let socket = guest.open(1);
+    let refused = guest.call_with(Operation::SocketConnect, socket, 0, &encode(metadata));
+    assert_eq!(refused, Err(13));
+    let datagram = guest.open(2);
+    let head = DatagramHead { address: encode(metadata), ..Default::default() };
+    let refused = guest.call_with(Operation::SocketSend, datagram, 0, &head.encode());
+    assert_eq!(refused, Err(13));
+    // The same address in IPv6 clothes.
+    let argument = pack_open(10, 1, 0);
+    let six = guest.call(Operation::SocketOpen, 0, argument).expect("a socket") as u32;
+    let mut mapped = vec![0; 28];
+    mapped[..4].copy_from_slice(&[10, 0, 0, 80]);
+    mapped[18..24].copy_from_slice(&[0xff, 0xff, 169, 254, 169, 254]);
+    assert_eq!(guest.call_with(Operation::SocketConnect, six, 0, &mapped), Err(13));
+    let elsewhere: SocketAddr = "10.9.8.7:1234".parse().expect("address");
+    let socket = guest.connect(elsewhere);
+    let (mut peer, _) = listener.accept().expect("accepted");
+    assert_eq!(guest.send(socket, 0, b"here").result, 4);
+    let mut got = [0; 4];
+    peer.read_exact(&mut got).expect("read");
+    assert_eq!(&got, b"here");
 }

@@ -284,6 +284,7 @@ impl Data {
                     return Err(Errno::PERM);
                 }
                 let free = node.fs.services.arena.free_bytes();
+                let free = free.saturating_sub(node.fs.kept_bytes());
                 let limit = node.fs.frames_max.saturating_mul(PAGE);
                 if bytes > free || end > limit {
                     return Err(Errno::NOSPC);

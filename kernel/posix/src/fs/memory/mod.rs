@@ -132,12 +132,19 @@ impl MemFs {
 
     /// Takes a frame that reads as zero.
     fn take_frame(&self) -> Result<Frame, Errno> {
-        if self.frames.load(Ordering::Relaxed) >= self.frames_max {
+        let is_full = self.services.arena.free_bytes() <= self.kept_bytes();
+        if is_full || self.frames.load(Ordering::Relaxed) >= self.frames_max {
             return Err(Errno::NOSPC);
         }
         let frame = Frame::zeroed(self.services.arena).ok_or(Errno::NOSPC)?;
         self.frames.fetch_add(1, Ordering::Relaxed);
         Ok(frame)
+    }
+
+    /// What files leave for programs: whoever fills the disk is to be told so, not killed, and others
+    /// are to run on.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.services.arena.ram_bytes() / 16
     }
 
     fn gave_frames(&self, count: u64) {
@@ -161,7 +168,7 @@ impl FileSystem for MemFs {
 
     fn stat(&self) -> FsStat {
         let used = self.frames.load(Ordering::Relaxed);
-        let free = self.services.arena.free_bytes() / 4096;
+        let free = self.services.arena.free_bytes().saturating_sub(self.kept_bytes()) / 4096;
         let lower = self.lower.map_or(0, |lower| lower.bytes() / 4096);
         let free_blocks = self.frames_max.saturating_sub(used).min(free);
         let limit = if self.frames_max < free { self.frames_max } else { used + free };

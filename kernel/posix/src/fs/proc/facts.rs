@@ -313,13 +313,15 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let word = match state {
         b'R' => "running",
         b'T' => "stopped",
+        b't' => "tracing stop",
         b'Z' => "zombie",
         _ => "sleeping",
     };
     text.line(format_args!("State:\t{} ({word})", char::from(state)));
     text.line(format_args!("Tgid:\t{}", process.pid));
     text.line(format_args!("Ngid:\t0\nPid:\t{}", subject.id()));
-    text.line(format_args!("PPid:\t{}\nTracerPid:\t0", process.parent_pid()));
+    let tracer = task.as_ref().and_then(|task| task.tracer()).map_or(0, |tracer| tracer.pid);
+    text.line(format_args!("PPid:\t{}\nTracerPid:\t{tracer}", process.parent_pid()));
     let creds = task.as_ref().map(|task| task.creds()).unwrap_or_default();
     let ids = [creds.uid, creds.euid, creds.suid, creds.fsuid];
     text.line(format_args!("Uid:\t{}\t{}\t{}\t{}", ids[0], ids[1], ids[2], ids[3]));

@@ -5,10 +5,12 @@
 //! | --- | --- |
 //! | this one | the root: static files, and a directory for each process |
 //! | [`process`] | the directory of a process or thread |
+//! | [`memory`] | /proc/[pid]/mem |
 //! | [`facts`] | what the files of a process say |
 //! | [`system`] | files of the whole system, and /proc/sys |
 
 mod facts;
+mod memory;
 pub(crate) mod process;
 mod system;
 

@@ -43,6 +43,7 @@ enum Entry {
     Net,
     Comm,
     OomScoreAdj,
+    Mem,
 }
 
 /// Which of the two descriptor directories.
@@ -72,6 +73,7 @@ const ENTRIES: &[(&str, Entry)] = &[
     ("limits", Entry::File(0o444, facts::limits)),
     ("loginuid", Entry::File(0o444, |_| Ok(b"4294967295".to_vec()))),
     ("maps", Entry::File(0o444, facts::maps)),
+    ("mem", Entry::Mem),
     ("mountinfo", Entry::File(0o444, facts::mountinfo)),
     ("mounts", Entry::File(0o444, facts::mounts)),
     ("net", Entry::Net),
@@ -124,7 +126,7 @@ impl Subject {
     }
 
     /// Checks that the caller may look into it (ptrace(2), access mode checking).
-    fn check(&self) -> Result<(), Errno> {
+    pub(super) fn check(&self) -> Result<(), Errno> {
         let Some(caller) = self.shared.services.current() else { return Ok(()) };
         if Arc::ptr_eq(&caller.process, &self.process) {
             return Ok(());
@@ -209,6 +211,7 @@ impl Subject {
                 let attr = self.attr(number, FileType::Symlink, 0o777);
                 pseudo::link(attr, move || text(&subject), Some(Box::new(jump)))
             }
+            Entry::Mem => Arc::new(super::memory::MemInode::new(file(0o600), subject)),
             Entry::Fds(which) => Arc::new(FdDirectory { subject, which: *which }),
             Entry::Tasks => Arc::new(TaskDirectory { subject }),
             Entry::Net => super::system::net(&self.shared),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files of the whole system, and /proc/sys.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
 
 use trine_abi::socket::NETWORK_FILES;
@@ -294,6 +294,10 @@ fn sys(shared: &Arc<Shared>, n: &mut Numbers) -> InodeRef {
     };
     let release = pseudo::file(n.file(0o444), || Ok(line(RELEASE.as_bytes())));
     let version = pseudo::file(n.file(0o444), || Ok(line(VERSION.as_bytes())));
+    let services = Arc::clone(&shared.services);
+    let threads_max = pseudo::file(n.file(0o444), move || {
+        Ok(line(format!("{}", services.tasks_max()).as_bytes()))
+    });
     let yama = [("ptrace_scope", n.text("0\n"))];
     let mut kernel = Vec::from([
         ("hostname", host),
@@ -301,12 +305,12 @@ fn sys(shared: &Arc<Shared>, n: &mut Numbers) -> InodeRef {
         ("random", random),
         ("osrelease", release),
         ("version", version),
+        ("threads-max", threads_max),
         ("yama", n.dir(Vec::from(yama))),
     ]);
     let texts = [
         ("ostype", "Linux\n"),
         ("pid_max", "32768\n"),
-        ("threads-max", "32768\n"),
         ("cap_last_cap", "40\n"),
         ("ngroups_max", "65536\n"),
         ("core_pattern", "core\n"),

@@ -394,7 +394,8 @@ fn proc_files_of_a_process_can_all_be_read() {
                 8 => {
                     let fd = c.open(&path, 0);
                     assert!(fd >= 0, "{path}: {fd}");
-                    assert!(c.read(fd, 8000).is_ok(), "{path}");
+                    // Nothing is mapped where memory begins.
+                    assert!(c.read(fd, 8000).is_ok() || path.ends_with("/mem"), "{path}");
                     assert_eq!(c.call(3, &[fd as u64]), 0);
                     files += 1;
                 }

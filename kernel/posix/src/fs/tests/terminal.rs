@@ -17,6 +17,8 @@ const ENOTTY: i64 = -25;
 const TIOCGPTN: u64 = 0x8004_5430;
 const TIOCSPTLCK: u64 = 0x4004_5431;
 const TCGETS: u64 = 0x5401;
+const TCGETA: u64 = 0x5405;
+const TCSETA: u64 = 0x5406;
 const TIOCSCTTY: u64 = 0x540e;
 const TIOCGPGRP: u64 = 0x540f;
 const TIOCSPGRP: u64 = 0x5410;
@@ -108,6 +110,26 @@ fn a_background_reader_is_stopped_and_a_writer_is_not() {
     assert_eq!(c.call(62, &[pid, 18]), 0);
     assert_eq!(c.write(master, b"go\n"), 3);
     assert_eq!((child.run.lock().call.is_none(), child.registers.lock().rax), (true, 3));
+}
+
+#[test]
+fn old_settings_are_half_of_the_new() {
+    let (mut c, _master, slave) = terminal();
+    let (at, task) = (c.page, c.task.clone());
+    assert_eq!(c.call(16, &[slave as u64, TCGETS, at]), 0);
+    let new: [u8; 36] = c.world.peek(&task, at);
+    assert_eq!(c.call(16, &[slave as u64, TCGETA, at]), 0);
+    let mut old: [u8; 18] = c.world.peek(&task, at);
+    assert_eq!((&old[..2], &old[6..8]), (&new[..2], &new[12..14]));
+    assert_eq!(old[9..17], new[17..25]);
+    // No echo.
+    old[6] &= !8;
+    c.world.poke(&task, at, &old);
+    assert_eq!(c.call(16, &[slave as u64, TCSETA, at]), 0);
+    assert_eq!(c.call(16, &[slave as u64, TCGETS, at]), 0);
+    let mut expected = new;
+    expected[12] &= !8;
+    assert_eq!(c.world.peek::<36>(&task, at), expected);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use super::{
     Tty,
-    termios::{TERMIOS_BYTES, TERMIOS2_BYTES},
+    termios::{TERMIO_BYTES, TERMIOS_BYTES, TERMIOS2_BYTES},
 };
 use crate::{Errno, fs::file::IoctlMemory, process::creds::CAP_SYS_ADMIN};
 
@@ -13,6 +13,10 @@ pub(crate) const TCGETS: u32 = 0x5401;
 pub(crate) const TCSETS: u32 = 0x5402;
 pub(crate) const TCSETSW: u32 = 0x5403;
 pub(crate) const TCSETSF: u32 = 0x5404;
+pub(crate) const TCGETA: u32 = 0x5405;
+pub(crate) const TCSETA: u32 = 0x5406;
+pub(crate) const TCSETAW: u32 = 0x5407;
+pub(crate) const TCSETAF: u32 = 0x5408;
 pub(crate) const TCSBRK: u32 = 0x5409;
 pub(crate) const TCXONC: u32 = 0x540a;
 pub(crate) const TCFLSH: u32 = 0x540b;
@@ -36,6 +40,8 @@ pub(crate) const TCGETS2: u32 = 0x802c_542a;
 pub(crate) const TCSETS2: u32 = 0x402c_542b;
 pub(crate) const TCSETSW2: u32 = 0x402c_542c;
 pub(crate) const TCSETSF2: u32 = 0x402c_542d;
+pub(crate) const TIOCGLCKTRMIOS: u32 = 0x5456;
+pub(crate) const TIOCSLCKTRMIOS: u32 = 0x5457;
 pub(crate) const TIOCGPTN: u32 = 0x8004_5430;
 pub(crate) const TIOCSPTLCK: u32 = 0x4004_5431;
 pub(crate) const TIOCGPKT: u32 = 0x8004_5438;
@@ -49,6 +55,9 @@ pub(crate) fn is_change(command: u32) -> bool {
         TCSETS
             | TCSETSW
             | TCSETSF
+            | TCSETA
+            | TCSETAW
+            | TCSETAF
             | TCSETS2
             | TCSETSW2
             | TCSETSF2
@@ -90,6 +99,19 @@ impl Tty {
                 memory.read_to(&mut bytes)?;
                 self.set_termios(&bytes, command == TCSETSF2);
             }
+            TCGETA => {
+                let old = self.state.lock().discipline.termios.encode_old();
+                memory.write_from(&old)?;
+            }
+            TCSETA | TCSETAW | TCSETAF => {
+                let mut old = [0; TERMIO_BYTES];
+                memory.read_to(&mut old)?;
+                let bytes = self.state.lock().discipline.termios.decode_old(&old).encode();
+                self.set_termios(&bytes, command == TCSETAF);
+            }
+            // Nothing is locked, and only who administrates the system could do it.
+            TIOCGLCKTRMIOS => memory.write_from(&[0; TERMIOS_BYTES])?,
+            TIOCSLCKTRMIOS => return Err(Errno::PERM),
             TIOCGWINSZ => {
                 let size = self.state.lock().size;
                 let mut bytes = [0; 8];

@@ -49,6 +49,8 @@ pub(super) const VEOL2: usize = 16;
 const NCCS: usize = 19;
 /// Bytes of `struct termios`.
 pub(super) const TERMIOS_BYTES: usize = 36;
+/// `struct termio`, of System V.
+pub(super) const TERMIO_BYTES: usize = 18;
 /// Bytes of `struct termios2`.
 pub(super) const TERMIOS2_BYTES: usize = 44;
 
@@ -114,6 +116,36 @@ impl Termios {
             line: bytes.get(16).copied().unwrap_or(self.line),
             cc,
             speeds: [word(36).unwrap_or(self.speeds[0]), word(40).unwrap_or(self.speeds[1])],
+        }
+    }
+
+    /// As `struct termio`: half of each flag word, and the first eight characters.
+    pub(super) fn encode_old(&self) -> [u8; TERMIO_BYTES] {
+        let mut bytes = [0; TERMIO_BYTES];
+        let flags = [self.iflag, self.oflag, self.cflag, self.lflag];
+        for (at, flag) in flags.into_iter().enumerate() {
+            bytes[at * 2..at * 2 + 2].copy_from_slice(&(flag as u16).to_le_bytes());
+        }
+        bytes[8] = self.line;
+        bytes[9..17].copy_from_slice(&self.cc[..8]);
+        bytes
+    }
+
+    /// From `struct termio`; what it does not hold stays.
+    pub(super) fn decode_old(&self, bytes: &[u8; TERMIO_BYTES]) -> Self {
+        let merge = |flag: u32, at: usize| {
+            flag & 0xffff_0000 | u32::from(u16::from_le_bytes([bytes[at * 2], bytes[at * 2 + 1]]))
+        };
+        let mut cc = self.cc;
+        cc[..8].copy_from_slice(&bytes[9..17]);
+        Self {
+            iflag: merge(self.iflag, 0),
+            oflag: merge(self.oflag, 1),
+            cflag: merge(self.cflag, 2),
+            lflag: merge(self.lflag, 3),
+            line: bytes[8],
+            cc,
+            speeds: self.speeds,
         }
     }
 
