@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A program that calls C, with threads that C made.
 set -e
 export GOCACHE=/tmp/c GO111MODULE=off HOME=/tmp; mkdir -p /tmp/g && cd /tmp/g; cat > m.go <<'G'

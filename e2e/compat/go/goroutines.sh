@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Goroutines, channels, timers, preemption of tight loops, garbage collection, os/exec, signals.
 set -e
 export GOCACHE=/tmp/c GO111MODULE=off HOME=/tmp; mkdir -p /tmp/g && cd /tmp/g; cat > m.go <<'G'

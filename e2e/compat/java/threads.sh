@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # javac and java: threads, executors, garbage collection, ProcessBuilder, files.
 set -e
 cd /tmp; cat > T.java <<'J'

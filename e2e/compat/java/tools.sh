@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # jar, jshell, a jar run from its manifest, a signal handler.
 set -e
 cd /tmp; mkdir c; cat > M.java <<'J'

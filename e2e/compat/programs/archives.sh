@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # tar, gzip, xz, zstd, bzip2, zip of a tree.
 set -eo pipefail
 mkdir -p /tmp/t && cd /tmp/t; for d in $(seq 20); do mkdir -p d$d; for f in $(seq 20); do seq $((d * f)) $((d * f + 600)) > d$d/f$f; done; done; ln -s d1/f1 d1/link; ln d1/f1 d1/hard; head -c 20000000 /dev/zero > zero

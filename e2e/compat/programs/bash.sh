@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The shell itself: expansion, functions, traps, here documents, process substitution, jobs.
 set -eo pipefail
 declare -A map=([one]=1 [two]=2); for k in one two; do echo "$k=${map[$k]}"; done

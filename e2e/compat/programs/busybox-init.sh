@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # busybox init as the first process of a pid namespace of its own would need a privilege; here it is
 # PID 1 of the container: this shell becomes it.
 cat > /etc/inittab <<'T'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # File tools.
 set -eo pipefail
 export LC_ALL=C; mkdir -p /tmp/w/a/b && cd /tmp/w

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Tools about processes, users and the system.
 set -e
 export LC_ALL=C

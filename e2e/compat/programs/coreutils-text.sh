@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Text tools.
 set -eo pipefail
 cd /tmp; seq 1 200 > n; cp n m; export LC_ALL=C

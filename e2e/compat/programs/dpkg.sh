@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # apt-get install of a local package, with its scripts, and its removal.
 set -e
 mkdir -p /tmp/hello/DEBIAN /tmp/hello/usr/bin /tmp/hello/etc; cd /tmp; printf '#!/bin/sh\necho packaged\n' > hello/usr/bin/hello-compat; chmod 755 hello/usr/bin/hello-compat; echo conf > hello/etc/hello-compat.conf; echo /etc/hello-compat.conf > hello/DEBIAN/conffiles

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Address and undefined behaviour sanitizers: huge reservations, shadow memory.
 cd /tmp; cat > s.c <<'C'
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # gcc and g++: C and C++ programs with threads, exceptions, static and shared libraries.
 set -e
 cd /tmp; cat > a.c <<'C'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # git: a repository with history, branches, merges, gc and clones.
 set -e
 export GIT_AUTHOR_DATE='2020-01-01T00:00:00Z' GIT_COMMITTER_DATE='2020-01-01T00:00:00Z' HOME=/tmp GIT_CONFIG_NOSYSTEM=1

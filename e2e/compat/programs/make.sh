@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # make -j4 of a project of 24 C files.
 set -e
 mkdir -p /tmp/p && cd /tmp/p; for i in $(seq 24); do printf '#include <stdio.h>\nint f%d(int x) { char b[64]; snprintf(b, 64, "%%d", x); return b[0] + %d; }\n' $i $i > f$i.c; done

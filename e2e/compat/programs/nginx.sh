@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # nginx as a daemon with two workers: static files, a large one, reload, stop.
 set -e
 mkdir -p /tmp/www; echo hello > /tmp/www/index.html; head -c 3000000 /dev/zero > /tmp/www/big; printf 'worker_processes 2;pid /tmp/n.pid;error_log /tmp/n.err;events{}http{access_log /tmp/n.log;server{listen 127.0.0.1:8088;root /tmp/www;sendfile on;}}' > /tmp/n.conf

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Node: files, timers, streams, crypto, zlib, process.
 set -e
 cat > /tmp/b.js <<'J'

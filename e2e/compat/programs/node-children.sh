@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Node: child processes (their pipes are socket pairs), fork with messages, fs.watch.
 cat > /tmp/c.js <<'J'
 const { exec, execFileSync, spawn, fork, spawnSync } = require('child_process'), fs = require('fs');

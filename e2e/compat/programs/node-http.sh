@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Node: an HTTP server and client on loopback.
 node -e '
 const http=require("http");const s=http.createServer((q,r)=>{let n=0;q.on("data",d=>n+=d.length);q.on("end",()=>r.end("got "+n))}).listen(0,"127.0.0.1",async()=>{

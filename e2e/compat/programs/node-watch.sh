@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Node: fs.watch.
 node -e '
 const fs=require("fs");fs.mkdirSync("/tmp/watched");const w=fs.watch("/tmp/watched",(e,f)=>{console.log(f);w.close();clearTimeout(t)});

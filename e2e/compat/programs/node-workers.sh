@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Node: worker threads, SharedArrayBuffer, Atomics.
 cat > /tmp/w.js <<'J'
 const { Worker, isMainThread, parentPort, workerData } = require('worker_threads');

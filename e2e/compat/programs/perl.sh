@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Perl: fork, pipes, files, signals, sorting, modules.
 set -e
 perl -e 'use strict; use warnings; $|=1; my %h; $h{$_ % 10}++ for 1..1000; print join(",", map {"$_=$h{$_}"} sort keys %h), "\n";

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # postgres: initdb, queries, pgbench, restart.
 set -e
 export PATH=/usr/lib/postgresql/15/bin:$PATH; mkdir -p /tmp/pg /run/postgresql; chown postgres /tmp/pg /run/postgresql; s() { setpriv --reuid=postgres --regid=postgres --clear-groups --inh-caps=-all "$@"; }; cd /tmp

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # asyncio: tasks, subprocesses, pipes, signals, threads (its loop needs a socket pair).
 set -e
 python3 - <<'P'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The interpreter, and modules that rest on the system.
 set -e
 python3 - <<'P'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # multiprocessing with fork and spawn, shared memory, locks, pools, concurrent.futures.
 set -e
 cat > /tmp/mp.py <<'P'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # numpy: vector registers, threads of the BLAS, memory.
 python3 - <<'P'
 import numpy as np

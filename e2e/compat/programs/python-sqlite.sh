@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # sqlite3 from Python: locks, journal modes, threads and processes on one database.
 python3 - <<'P'
 import sqlite3, subprocess, sys, threading

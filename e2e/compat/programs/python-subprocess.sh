@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # subprocess: pipes, time-outs, process groups, many children.
 set -e
 python3 - <<'P'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # venv, and pip from a local wheel.
 set -e
 cd /tmp; python3 -m venv --system-site-packages v; mkdir -p src/greet; echo 'def hello(): return "hello from the wheel"' > src/greet/__init__.py

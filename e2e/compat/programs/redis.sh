@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # redis as a daemon: commands, append-only file, a background save, restart.
 set -e
 cd /tmp; redis-server --port 7777 --unixsocket /tmp/r.sock --daemonize yes --dir /tmp --appendonly yes --logfile /tmp/r.log --save '' > /dev/null; c() { redis-cli -p 7777 "$@"; }

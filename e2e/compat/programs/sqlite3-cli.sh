@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The sqlite3 shell.
 set -e
 cd /tmp; sqlite3 a.db "create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where x<50000) insert into t select x, hex(x*x) from c; create index i on t(b); select count(*), sum(a) from t;"

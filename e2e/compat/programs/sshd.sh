@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # sshd to itself: keys, a command, a terminal, a copy.
 set -e
 mkdir -p /run/sshd /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /tmp/host; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id; cp /root/.ssh/id.pub /root/.ssh/authorized_keys; chmod 700 /root/.ssh /root; /usr/sbin/sshd -h /tmp/host -p 2022 -o ListenAddress=127.0.0.1 -o UsePAM=no -o PermitRootLogin=yes

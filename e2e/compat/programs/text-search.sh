@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # find, grep, sed, awk, xargs, diff, patch.
 set -eo pipefail
 export LC_ALL=C; cd /usr/share; find /usr/lib/python3 -name '*.py' | wc -l | awk '{ print ($1 > 50) }'; find /usr/include -name 'std*.h' | sort | head -n 3; grep -rl 'struct timespec' /usr/include | wc -l | awk '{ print ($1 > 10) }'
