@@ -297,11 +297,17 @@ impl Kernel {
             let threads = process.threads.lock().len() as u64;
             Some(task.mm()?.resident_pages() + threads * 4)
         };
+        let ram_pages = (self.services.arena.ram_bytes() / 4096).cast_signed();
         // Init only if nobody else is there.
         let victim = processes
             .iter()
             .filter_map(|process| Some((process.pid != INIT_PID, size(process)?, process)))
-            .max_by_key(|(other, size, _)| (*other && *size > 64, *size));
+            .max_by_key(|(other, size, process)| {
+                let adjustment = i64::from(process.oom_score_adj.load(Ordering::Relaxed));
+                let badness = size.cast_signed() + adjustment * ram_pages / 1000;
+                // -1000 is for who shall never be chosen.
+                (adjustment > -1000, *other && *size > 64, badness)
+            });
         if let Some((_, pages, process)) = victim {
             self.services.log(format_args!(
                 "out of memory: killed process {} with {} KiB resident",
