@@ -223,7 +223,8 @@ impl Kernel {
         mm.limits[1].store(limits.soft(RLIMIT_DATA), Ordering::Relaxed);
         let stack_top = HIGHEST - self.random_pages(request, 22);
         let gap = stack_limit.clamp(128 << 20, HIGHEST / 6) + (1 << 20);
-        let mmap_base = (stack_top - gap - self.random_pages(request, 28)) & !(PAGE_SIZE - 1);
+        // Two bits less than Linux: sanitizers insist that everything lies above 0x7e80_0000_0000.
+        let mmap_base = (stack_top - gap - self.random_pages(request, 26)) & !(PAGE_SIZE - 1);
         mm.layout.lock().mmap_base = mmap_base;
 
         let (low, high) = program.span();
