@@ -9,8 +9,10 @@ needed="
   busybox-static:busybox
   containerd:containerd
   cpio:cpio
+  curl:curl
   erofs-utils:fsck.erofs
   gcc:gcc
+  iproute2:ip
   libc6-dev:/usr/include/stdio.h
   mmdebstrap:mmdebstrap
   qemu-system-x86:qemu-system-x86_64

@@ -4,6 +4,7 @@
 //! `make lint` runs `check`, `make test` ends with `totals`.
 #![forbid(unsafe_code)]
 
+mod calls;
 mod crates;
 mod headers;
 mod licences;
@@ -30,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Check licence headers, the crate graph, licences of dependencies and links in documents
     Check,
+    /// Write the table of system calls into docs/compatibility.md
+    Calls,
     /// Sum up the test results in logs, and print them as the last line
     Totals {
         /// Output of `cargo test` and of the e2e harness
@@ -41,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Check => check(),
+        Command::Calls => calls::write(),
         Command::Totals { logs } => totals::print(&logs),
     };
     match outcome {
@@ -61,6 +65,7 @@ fn check() -> Result<bool> {
         ("licence headers", headers::check(&files)?),
         ("crate graph", crates::check(&metadata)?),
         ("licences of dependencies", licences::check(&metadata)?),
+        ("table of system calls", calls::check()?),
         ("links in documents", links::check(&files)?),
     ];
     let mut is_clean = true;

@@ -33,6 +33,8 @@ static MACHINE: Mutex<Option<Machine>> = Mutex::new(None);
 /// The memory whose page tables each vCPU uses: kept until it uses others, even if every process that
 /// had it is gone.  Used under the kernel's lock.
 static ACTIVE: [Mutex<Option<MmRef>>; MAX_VCPUS] = [const { Mutex::new(None) }; MAX_VCPUS];
+/// Turns of waiting for a vCPU after which it is kicked again: a kick can get lost on a PVM host.
+const KICK_AGAIN: u32 = 1 << 16;
 /// The vCPU that holds the lock.
 static HOLDER: AtomicUsize = AtomicUsize::new(0);
 
@@ -241,10 +243,13 @@ impl Machine {
         if stale == 0 {
             return;
         }
-        let mut turn = 1;
+        let mut turn: u32 = 1;
         while !shootdown::is_over(stale) {
             cpu::relax(turn);
-            turn += 1;
+            turn = turn.wrapping_add(1);
+            if turn.is_multiple_of(KICK_AGAIN) {
+                fpu::cpu(holder()).kick(stale);
+            }
         }
         shootdown::finish();
     }

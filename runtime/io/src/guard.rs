@@ -49,6 +49,13 @@ impl Guard {
         self.pod.engine.as_ref().is_some_and(Engine::uses_names)
     }
 
+    /// Whether a call is simply accepted: neither blocked, nor changed, nor logged.
+    pub(crate) fn accepts_quietly(&self, call: &Call<'_>) -> bool {
+        let Some(engine) = &self.pod.engine else { return true };
+        let decision = engine.decide(&Call { container: &self.container, ..*call });
+        decision.action == Action::Accept && !decision.log
+    }
+
     /// Decides about a call, and logs it if the policy says so.
     ///
     /// # Errors

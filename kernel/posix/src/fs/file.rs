@@ -15,6 +15,7 @@ use crate::{
     fs::{
         dentry::Location,
         inode::{Allocate, Inode, InodeRef},
+        locks::{Keeper, RangeLock},
         notify::{self, NotifyTable},
         tty::Tty,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags, Ready},
@@ -97,6 +98,17 @@ pub trait FileOps: Send + Sync + fmt::Debug {
     /// Sets or ends a lock on the whole file (flock(2)), without waiting; `None`: it is the
     /// container's own affair.
     fn flock(&self, _file: &File, _exclusive: Option<bool>) -> Option<Result<(), Errno>> {
+        None
+    }
+
+    /// Has a range locked for those outside of the container, without waiting; returns who keeps
+    /// it.  `None`: it is the container's own affair.
+    fn lock_range(
+        &self,
+        _file: &File,
+        _lock: &RangeLock,
+        _keeper: Option<Arc<dyn Keeper>>,
+    ) -> Option<Result<Arc<dyn Keeper>, Errno>> {
         None
     }
 

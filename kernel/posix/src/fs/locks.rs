@@ -2,7 +2,11 @@
 //! Advisory locks: fcntl's (POSIX and open file description) and flock's.
 
 use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::{
+    any::Any,
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     Errno,
@@ -22,7 +26,7 @@ pub(crate) enum Owner {
 
 /// A lock on a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RangeLock {
+pub struct RangeLock {
     pub(crate) owner: Owner,
     /// First byte.
     pub(crate) start: u64,
@@ -49,6 +53,17 @@ struct InodeLocks {
     /// flock: open file, exclusive.
     whole: Vec<(u64, bool)>,
     queue: Arc<WaitQueue>,
+    /// Who keeps locks for others than this container.
+    keeper: Option<Arc<dyn Keeper>>,
+}
+
+/// Keeps the ranges that this container has locked, for those outside of it.
+pub trait Keeper: Send + Sync + fmt::Debug {
+    /// The container's locks on the file are these now: some may have been given up.
+    fn settle(&self, ranges: &[RangeLock]);
+
+    /// For a volume that must know its own again.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// All locks on files, by device and inode number.
@@ -75,13 +90,45 @@ impl LockTable {
         let entry = inodes.entry(key).or_default();
         let result = change_fn(entry);
         let queue = Arc::clone(&entry.queue);
+        let keeper = entry.keeper.clone().map(|keeper| (keeper, entry.ranges.clone()));
         // Whoever waits holds no lock: with none left there may still be waiters, so wake first.
         if entry.ranges.is_empty() && entry.whole.is_empty() {
             inodes.remove(&key);
         }
         drop(inodes);
+        if let Some((keeper, ranges)) = keeper {
+            keeper.settle(&ranges);
+        }
         queue.wake_all();
         result
+    }
+
+    /// Who keeps the locks of a file, if there are any.
+    pub(crate) fn keeper(&self, attr: &Attr) -> Option<Arc<dyn Keeper>> {
+        self.inodes.lock().get(&(attr.device, attr.ino))?.keeper.clone()
+    }
+
+    /// Sets a lock that its keeper has already; see [`LockTable::set`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn set_kept(
+        &self,
+        attr: &Attr,
+        lock: RangeLock,
+        keeper: &Arc<dyn Keeper>,
+    ) -> Result<(), Errno> {
+        if self.find(attr, &lock).is_some() {
+            // Somebody of this container was faster: the keeper has what they have.
+            self.change(attr, |_| ());
+            return Err(Errno::AGAIN);
+        }
+        self.change(attr, |locks| {
+            locks.keeper = Some(Arc::clone(keeper));
+            cut(&mut locks.ranges, &lock);
+            locks.ranges.push(lock);
+        });
+        Ok(())
     }
 
     fn find(&self, attr: &Attr, lock: &RangeLock) -> Option<RangeLock> {
@@ -182,15 +229,19 @@ impl LockTable {
 
     /// Ends all of an owner's locks.
     pub(crate) fn owner_gone(&self, owner: Owner) {
-        let mut queues = Vec::new();
+        let (mut queues, mut keepers) = (Vec::new(), Vec::new());
         self.inodes.lock().retain(|_, locks| {
             let before = locks.ranges.len();
             locks.ranges.retain(|lock| lock.owner != owner);
             if locks.ranges.len() < before {
                 queues.push(Arc::clone(&locks.queue));
+                keepers.extend(locks.keeper.clone().map(|keeper| (keeper, locks.ranges.clone())));
             }
             !locks.ranges.is_empty() || !locks.whole.is_empty()
         });
+        for (keeper, ranges) in keepers {
+            keeper.settle(&ranges);
+        }
         for queue in queues {
             queue.wake_all();
         }

@@ -30,7 +30,7 @@ mod erofs;
 pub(crate) mod event;
 pub mod file;
 pub mod inode;
-pub(crate) mod locks;
+pub mod locks;
 pub(crate) mod memory;
 pub mod mount;
 pub(crate) mod mqueue;

@@ -195,7 +195,9 @@ impl Kernel {
                 return false;
             }
             if task.exiting.load(Ordering::Relaxed) {
-                self.exit_thread(task);
+                if !task.is_held_at_exit() {
+                    self.exit_thread(task);
+                }
                 return false;
             }
             if task.process.stopped.load(Ordering::Relaxed) || task.is_trace_stopped() {
@@ -207,7 +209,7 @@ impl Kernel {
             let call = task.run.lock().call;
             if call.is_some() {
                 self.system_call(task, call);
-                if task.phase() != Phase::Runnable {
+                if task.phase() != Phase::Runnable || task.is_trace_stopped() {
                     return false;
                 }
             }

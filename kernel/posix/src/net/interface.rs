@@ -178,6 +178,10 @@ impl Net {
     pub(crate) fn file(&self, name: &str) -> Result<Vec<u8>, Errno> {
         let number = NETWORK_FILES.iter().position(|known| *known == name).ok_or(Errno::NOENT)?;
         let mut text = Vec::new();
+        if !self.services.has_window() {
+            // Without an I/O server there is no network.
+            return Ok(text);
+        }
         loop {
             let call = Call {
                 operation: Operation::NetworkFile,

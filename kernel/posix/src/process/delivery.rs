@@ -149,7 +149,7 @@ impl Kernel {
             signals.mask &= !bit(info.signal);
             drop(signals);
             // Even init dies of this.
-            self.kill_process(&task.process.clone(), info.signal);
+            self.kill_by_signal(task, &info);
             return;
         }
         signals.pending.push(info);
@@ -208,13 +208,14 @@ impl Kernel {
             };
             match action.handler {
                 SIG_IGN => {}
-                SIG_DFL => self.default_action(task, info.signal),
+                SIG_DFL => self.default_action(task, &info),
                 _ => self.run_handler(task, &info, &action),
             }
         }
     }
 
-    fn default_action(&mut self, task: &TaskRef, signal: u32) {
+    fn default_action(&mut self, task: &TaskRef, info: &SigInfo) {
+        let signal = info.signal;
         let process = task.process.clone();
         match default_of(signal) {
             Default::Ignore | Default::Continue => {}
@@ -225,7 +226,7 @@ impl Kernel {
                 }
                 self.stop_process(&process, signal);
             }
-            Default::Terminate | Default::Core => self.kill_process(&process, signal),
+            Default::Terminate | Default::Core => self.kill_by_signal(task, info),
         }
     }
 
@@ -335,6 +336,13 @@ impl Kernel {
                     .parent()
                     .is_some_and(|parent| parent.pgid() != pgid && parent.sid() == process.sid())
         })
+    }
+
+    /// Ends a process by a signal that one of its threads acts on, with a core dump if it has that.
+    fn kill_by_signal(&mut self, task: &TaskRef, info: &SigInfo) {
+        const DUMPED: u32 = 0x80;
+        let dumped = if self.dump_core(task, info) { DUMPED } else { 0 };
+        self.exit_group(&task.process.clone(), info.signal | dumped);
     }
 
     /// Ends a process by a signal.

@@ -59,6 +59,13 @@ impl Kernel {
 
     /// Ends one thread, and the process if it was the last.
     pub(crate) fn exit_thread(&mut self, task: &TaskRef) {
+        if task.is_traced() {
+            let own = task.exit_status.load(Ordering::Relaxed);
+            let status = task.process.group_exit.lock().unwrap_or(own);
+            if task.phase() != Phase::Dead && self.trace_exiting(task, status) {
+                return;
+            }
+        }
         {
             let mut run = task.run.lock();
             if run.phase == Phase::Dead {
@@ -290,11 +297,17 @@ impl Kernel {
             let threads = process.threads.lock().len() as u64;
             Some(task.mm()?.resident_pages() + threads * 4)
         };
+        let ram_pages = (self.services.arena.ram_bytes() / 4096).cast_signed();
         // Init only if nobody else is there.
         let victim = processes
             .iter()
             .filter_map(|process| Some((process.pid != INIT_PID, size(process)?, process)))
-            .max_by_key(|(other, size, _)| (*other && *size > 64, *size));
+            .max_by_key(|(other, size, process)| {
+                let adjustment = i64::from(process.oom_score_adj.load(Ordering::Relaxed));
+                let badness = size.cast_signed() + adjustment * ram_pages / 1000;
+                // -1000 is for who shall never be chosen.
+                (adjustment > -1000, *other && *size > 64, badness)
+            });
         if let Some((_, pages, process)) = victim {
             self.services.log(format_args!(
                 "out of memory: killed process {} with {} KiB resident",
@@ -311,6 +324,10 @@ impl Kernel {
                 let is_current =
                     current.as_ref().is_some_and(|current| Arc::ptr_eq(current, thread));
                 if !is_current && !self.runs_elsewhere(thread) {
+                    if let Some(trace) = thread.trace.lock().as_mut() {
+                        // Memory cannot wait for a tracer.
+                        trace.has_seen_exit = true;
+                    }
                     self.exit_thread(thread);
                 }
             }

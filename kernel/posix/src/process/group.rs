@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::{
     any::Any,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering},
 };
 
 use super::{
@@ -140,6 +140,8 @@ pub struct Process {
     pub(crate) peak_pages: AtomicU64,
     /// nice value.
     pub(crate) nice: AtomicU32,
+    /// /proc/PID/oom_score_adj.
+    pub(crate) oom_score_adj: AtomicI32,
     /// Threads that it traces.
     pub(crate) tracees: Lock<Vec<TaskRef>>,
     /// Traced threads that ended, with their wait status, and it was not told.
@@ -196,6 +198,7 @@ impl Process {
             key,
             peak_pages: AtomicU64::new(0),
             nice: AtomicU32::new(0),
+            oom_score_adj: AtomicI32::new(0),
             tracees: Lock::new(Vec::new()),
             ended_tracees: Lock::new(Vec::new()),
             counts_cpu: AtomicBool::new(false),

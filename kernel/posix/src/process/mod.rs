@@ -5,6 +5,7 @@
 //! found through the [`Registry`] of [`crate::services::Services`].
 
 pub(crate) mod access;
+mod core_dump;
 pub(crate) mod cpu_time;
 pub mod creds;
 mod delivery;

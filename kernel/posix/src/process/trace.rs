@@ -27,11 +27,15 @@ pub(crate) const O_VFORK: u32 = 4;
 pub(crate) const O_CLONE: u32 = 8;
 /// PTRACE_O_TRACEEXEC.
 pub(crate) const O_EXEC: u32 = 0x10;
+/// PTRACE_O_TRACEEXIT.
+pub(crate) const O_EXIT: u32 = 0x40;
 /// PTRACE_O_EXITKILL.
 pub(crate) const O_EXITKILL: u32 = 0x10_0000;
 
 /// PTRACE_EVENT_EXEC.
 pub(crate) const EVENT_EXEC: u32 = 4;
+/// PTRACE_EVENT_EXIT.
+const EVENT_EXIT: u32 = 6;
 /// PTRACE_EVENT_STOP.
 pub(crate) const EVENT_STOP: u32 = 128;
 /// CLD_TRAPPED.
@@ -90,6 +94,8 @@ pub(crate) struct Trace {
     pub(crate) in_call: bool,
     /// The call is to be made when the thread goes on.
     pub(crate) makes_call: bool,
+    /// Its end was reported: nothing holds it any longer but that stop.
+    pub(crate) has_seen_exit: bool,
     queue: VecDeque<Stop>,
 }
 
@@ -107,6 +113,7 @@ impl Trace {
             call: u64::MAX,
             in_call: false,
             makes_call: false,
+            has_seen_exit: false,
             queue: VecDeque::new(),
         }
     }
@@ -121,6 +128,12 @@ impl Task {
     /// Whether it is in a ptrace stop.
     pub(crate) fn is_trace_stopped(&self) -> bool {
         self.trace_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits for its tracer to let it end.
+    pub(crate) fn is_held_at_exit(&self) -> bool {
+        self.is_trace_stopped()
+            && self.trace.lock().as_ref().is_some_and(|trace| trace.has_seen_exit)
     }
 
     /// Its tracer.
@@ -397,6 +410,27 @@ impl Kernel {
                 self.trace_stop(task, Stop::Event(EVENT_STOP, 0, SIGTRAP));
             }
         }
+    }
+
+    /// A thread is about to end; returns whether its tracer wants to see it first.
+    pub(crate) fn trace_exiting(&mut self, task: &TaskRef, status: u32) -> bool {
+        let wants = {
+            let mut guard = task.trace.lock();
+            let Some(trace) = guard.as_mut() else { return false };
+            if core::mem::replace(&mut trace.has_seen_exit, true) {
+                return false;
+            }
+            // Whatever it was stopped for, it does not go on.
+            (trace.stop, trace.report) = (None, None);
+            (trace.in_call, trace.makes_call) = (false, false);
+            trace.queue.clear();
+            trace.options & O_EXIT != 0
+        };
+        if wants {
+            task.exiting.store(true, Ordering::Relaxed);
+            self.trace_stop(task, Stop::Event(EVENT_EXIT, u64::from(status), SIGTRAP));
+        }
+        wants
     }
 
     /// A traced thread is over: its tracer is told, unless it is told as the parent.

@@ -324,6 +324,21 @@ fn range_lock(
         return Err(Errno::BADF.into());
     }
     let ticket = cx.ticket();
+    if locks.conflict(&attr, &lock).is_none()
+        && let Some(kept) = file.ops().lock_range(file, &lock, locks.keeper(&attr))
+    {
+        return match kept.and_then(|keeper| locks.set_kept(&attr, lock, &keeper)) {
+            Err(Errno::AGAIN) if command == 7 => {
+                // The host tells nobody when a lock is free: it is asked from time to time.
+                let again = cx.services().monotonic_ns().saturating_add(HOST_LOCK_NS);
+                Err(cx.block(Some(again), Restart::Always))
+            }
+            result => {
+                result?;
+                Ok(0)
+            }
+        };
+    }
     match locks.set(&attr, lock, (command == 7).then_some(&ticket)) {
         Err(Errno::AGAIN) if command == 7 => Err(cx.block(None, Restart::Always)),
         result => {

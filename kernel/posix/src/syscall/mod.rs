@@ -23,7 +23,7 @@ mod pidfd;
 mod poll;
 mod prctl;
 mod process;
-mod ptrace;
+pub(crate) mod ptrace;
 mod remote;
 mod sched;
 pub(crate) mod seccomp;
@@ -104,6 +104,7 @@ macro_rules! table {
 
 // Processes, memory, signals, time.
 table! { process_table:
+    // partial: no MAP_HUGETLB for files, no MAP_SYNC
     9 mmap => memory::sys_mmap(u64, u64, u32, u32, i32, u64);
     10 mprotect => memory::sys_mprotect(u64, u64, u32);
     11 munmap => memory::sys_munmap(u64, u64);
@@ -115,7 +116,9 @@ table! { process_table:
     25 mremap => memory::sys_mremap(u64, u64, u64, u32, u64);
     26 msync => memory::sys_msync(u64, u64, u32);
     27 mincore => memory::sys_mincore(u64, u64, u64);
+    // partial: hints are accepted without effect; no MADV_HWPOISON and its kin
     28 madvise => memory::sys_madvise(u64, u64, u32);
+    // partial: no SHM_HUGETLB
     29 shmget => shm::sys_shmget(i32, u64, u32);
     30 shmat => shm::sys_shmat(i32, u64, u32);
     31 shmctl => shm::sys_shmctl(i32, u32, u64);
@@ -125,6 +128,7 @@ table! { process_table:
     37 alarm => timer::sys_alarm(u32);
     38 setitimer => timer::sys_setitimer(u32, u64, u64);
     39 getpid => process::sys_getpid();
+    // partial: no namespaces
     56 clone => process::sys_clone(u64, u64, u64, u64, u64);
     57 fork => process::sys_fork();
     58 vfork => process::sys_vfork();
@@ -143,9 +147,12 @@ table! { process_table:
     71 msgctl => msg::sys_msgctl(i32, u32, u64);
     96 gettimeofday => time::sys_gettimeofday(u64, u64);
     97 getrlimit => limits::sys_getrlimit(u32, u64);
+    // partial: times, faults and the largest resident set
     98 getrusage => limits::sys_getrusage(i32, u64);
+    // partial: no load averages
     99 sysinfo => system::sys_sysinfo(u64);
     100 times => limits::sys_times(u64);
+    // partial: no hardware breakpoints, PTRACE_PEEKSIGINFO or tracing of seccomp
     101 ptrace => ptrace::sys_ptrace(u64, i32, u64, u64);
     102 getuid => credentials::sys_getuid();
     104 getgid => credentials::sys_getgid();
@@ -176,25 +183,36 @@ table! { process_table:
     129 rt_sigqueueinfo => signal::sys_rt_sigqueueinfo(i32, u32, u64);
     130 rt_sigsuspend => signal::sys_rt_sigsuspend(u64, u64);
     131 sigaltstack => signal::sys_sigaltstack(u64, u64);
+    // partial: only PER_LINUX and PER_LINUX32, of which only the machine name is kept
     135 personality => system::sys_personality(u32);
     140 getpriority => sched::sys_getpriority(u32, i32);
+    // partial: kept and reported; all threads take turns
     141 setpriority => sched::sys_setpriority(u32, i32, i32);
+    // partial: kept and reported; all threads take turns
     142 sched_setparam => sched::sys_sched_setparam(i32, u64);
     143 sched_getparam => sched::sys_sched_getparam(i32, u64);
+    // partial: kept and reported; all threads take turns
     144 sched_setscheduler => sched::sys_sched_setscheduler(i32, u32, u64);
     145 sched_getscheduler => sched::sys_sched_getscheduler(i32);
     146 sched_get_priority_max => sched::sys_sched_get_priority_max(u32);
     147 sched_get_priority_min => sched::sys_sched_get_priority_min(u32);
     148 sched_rr_get_interval => sched::sys_sched_rr_get_interval(i32, u64);
+    // partial: the limit counts each call alone
     149 mlock => memory::sys_mlock(u64, u64);
     150 munlock => memory::sys_munlock(u64, u64);
+    // partial: pages that come later are not brought in at once
     151 mlockall => memory::sys_mlockall(u32);
     152 munlockall => memory::sys_munlockall();
+    // partial: no PR_SET_SYSCALL_USER_DISPATCH, PR_SCHED_CORE, PR_SET_MM_MAP
     157 prctl => prctl::sys_prctl(u32, u64, u64, u64, u64);
+    // partial: base addresses only
     158 arch_prctl => prctl::sys_arch_prctl(u32, u64);
+    // partial: RLIMIT_RSS, LOCKS, NICE and RTTIME have no effect
     160 setrlimit => limits::sys_setrlimit(u32, u64);
     159 adjtimex => time::sys_adjtimex(u64);
+    // none: EPERM; the clock is the host's
     164 settimeofday => time::sys_settimeofday(u64, u64);
+    // partial: ends the container
     169 reboot => system::sys_reboot(u32, u32, u32, u64);
     170 sethostname => system::sys_sethostname(u64, u64);
     171 setdomainname => system::sys_setdomainname(u64, u64);
@@ -212,45 +230,63 @@ table! { process_table:
     224 timer_gettime => timer::sys_timer_gettime(u32, u64);
     225 timer_getoverrun => timer::sys_timer_getoverrun(u32);
     226 timer_delete => timer::sys_timer_delete(u32);
+    // none: EPERM; the clock is the host's
     227 clock_settime => time::sys_clock_settime(i32, u64);
     228 clock_gettime => time::sys_clock_gettime(i32, u64);
     229 clock_getres => time::sys_clock_getres(i32, u64);
     230 clock_nanosleep => time::sys_clock_nanosleep(i32, u32, u64, u64);
     231 exit_group => process::sys_exit_group(i32);
     234 tgkill => signal::sys_tgkill(i32, i32, u32);
+    // partial: there is one node
     237 mbind => numa::sys_mbind(u64, u64, u32, u64, u64, u32);
+    // partial: there is one node
     238 set_mempolicy => numa::sys_set_mempolicy(u32, u64, u64);
     239 get_mempolicy => numa::sys_get_mempolicy(u64, u64, u64, u64, u32);
     247 waitid => wait::sys_waitid(u32, i32, u64, u32, u64);
+    // partial: kept and reported
     251 ioprio_set => sched::sys_ioprio_set(u32, i32, u32);
     252 ioprio_get => sched::sys_ioprio_get(u32, i32);
+    // partial: there is one node
     256 migrate_pages => numa::sys_migrate_pages(i32, u64, u64, u64);
+    // partial: no namespaces
     272 unshare => process::sys_unshare(u64);
     273 set_robust_list => futex::sys_set_robust_list(u64, u64);
     274 get_robust_list => futex::sys_get_robust_list(i32, u64, u64);
+    // partial: there is one node
     279 move_pages => numa::sys_move_pages(i32, u64, u64, u64, u64, u32);
     297 rt_tgsigqueueinfo => signal::sys_rt_tgsigqueueinfo(i32, i32, u32, u64);
+    // partial: RLIMIT_RSS, LOCKS, NICE and RTTIME have no effect
     302 prlimit64 => limits::sys_prlimit64(i32, u32, u64, u64);
     305 clock_adjtime => time::sys_clock_adjtime(i32, u64);
+    // none: there is one set of namespaces
     308 setns => process::sys_setns(i32, u32);
     309 getcpu => sched::sys_getcpu(u64, u64);
     310 process_vm_readv => remote::sys_process_vm_readv(i32, u64, usize, u64, usize, u64);
     311 process_vm_writev => remote::sys_process_vm_writev(i32, u64, usize, u64, usize, u64);
+    // partial: kept and reported; all threads take turns; no SCHED_DEADLINE
     314 sched_setattr => sched::sys_sched_setattr(i32, u64, u32);
     315 sched_getattr => sched::sys_sched_getattr(i32, u64, u32, u32);
+    // partial: no user notification
     317 seccomp => seccomp::sys_seccomp(u32, u32, u64);
     318 getrandom => system::sys_getrandom(u64, u64, u32);
     322 execveat => exec::sys_execveat(i32, u64, u64, u64, u32);
     324 membarrier => sched::sys_membarrier(i32, u32);
+    // partial: the limit counts each call alone
     325 mlock2 => memory::sys_mlock2(u64, u64, u32);
+    // partial: without a key
     329 pkey_mprotect => memory::sys_pkey_mprotect(u64, u64, u32, i32);
+    // none: ENOSPC; guests have no protection keys
     330 pkey_alloc => memory::sys_pkey_alloc(u32, u32);
+    // none: guests have no protection keys
     331 pkey_free => memory::sys_pkey_free(i32);
     334 rseq => process::sys_rseq(u64, u32, u32, u32);
     424 pidfd_send_signal => pidfd::sys_pidfd_send_signal(i32, u32, u64, u32);
+    // partial: no PIDFD_THREAD
     434 pidfd_open => pidfd::sys_pidfd_open(i32, u32);
+    // partial: no namespaces, chosen thread ids or cgroups
     435 clone3 => process::sys_clone3(u64, u64);
     438 pidfd_getfd => pidfd::sys_pidfd_getfd(i32, i32, u32);
+    // partial: hints only
     440 process_madvise => remote::sys_process_madvise(i32, u64, usize, u32, u32);
     449 futex_waitv => futex::sys_futex_waitv(u64, u32, u32, u64, u32);
 }
@@ -266,6 +302,7 @@ table! { file_table:
     6 lstat => path::sys_lstat(u64, u64);
     7 poll => poll::sys_poll(u64, u64, i32);
     8 lseek => file::sys_lseek(i32, i64, u32);
+    // partial: terminals, pipes, sockets and the general ones
     16 ioctl => descriptor::sys_ioctl(i32, u32, u64);
     17 pread64 => file::sys_pread64(i32, u64, usize, i64);
     18 pwrite64 => file::sys_pwrite64(i32, u64, usize, i64);
@@ -277,6 +314,7 @@ table! { file_table:
     32 dup => descriptor::sys_dup(i32);
     33 dup2 => descriptor::sys_dup2(i32, i32);
     40 sendfile => file::sys_sendfile(i32, i32, u64, usize);
+    // partial: AF_UNIX, AF_INET, AF_INET6, AF_NETLINK for interfaces and routes
     41 socket => socket::sys_socket(u32, u32, u32);
     42 connect => socket::sys_connect(i32, u64, u32);
     43 accept => socket::sys_accept(i32, u64, u64);
@@ -290,8 +328,11 @@ table! { file_table:
     51 getsockname => socket::sys_getsockname(i32, u64, u64);
     52 getpeername => socket::sys_getpeername(i32, u64, u64);
     53 socketpair => socket::sys_socketpair(u32, u32, u32, u64);
+    // partial: the options that programs use
     54 setsockopt => socket::sys_setsockopt(i32, u32, u32, u64, i32);
+    // partial: the options that programs use
     55 getsockopt => socket::sys_getsockopt(i32, u32, u32, u64, u64);
+    // partial: no leases; no F_NOTIFY
     72 fcntl => descriptor::sys_fcntl(i32, u32, u64);
     73 flock => descriptor::sys_flock(i32, u32);
     74 fsync => file::sys_fsync(i32);
@@ -322,6 +363,7 @@ table! { file_table:
     138 fstatfs => path::sys_fstatfs(i32, u64);
     161 chroot => path::sys_chroot(u64);
     162 sync => file::sys_sync();
+    // partial: the kinds that containers mount; no MS_MOVE, no propagation
     165 mount => mount::sys_mount(u64, u64, u64, u64, u64);
     166 umount2 => mount::sys_umount2(u64, u32);
     187 readahead => file::sys_readahead(i32, i64, usize);
@@ -347,6 +389,7 @@ table! { file_table:
     241 mq_unlink => mqueue::sys_mq_unlink(u64);
     242 mq_timedsend => mqueue::sys_mq_timedsend(i32, u64, u64, u32, u64);
     243 mq_timedreceive => mqueue::sys_mq_timedreceive(i32, u64, u64, u64, u64);
+    // partial: no SIGEV_THREAD
     244 mq_notify => mqueue::sys_mq_notify(i32, u64);
     245 mq_getsetattr => mqueue::sys_mq_getsetattr(i32, u64, u64);
     253 inotify_init => inotify::sys_inotify_init();
@@ -367,15 +410,19 @@ table! { file_table:
     269 faccessat => path::sys_faccessat(i32, u64, u32);
     270 pselect6 => poll::sys_pselect6(i32, u64, u64, u64, u64, u64);
     271 ppoll => poll::sys_ppoll(u64, u64, u64, u64, u64);
+    // partial: data is copied
     275 splice => file::sys_splice(i32, u64, i32, u64, usize, u32);
+    // partial: data is copied
     276 tee => file::sys_tee(i32, i32, usize, u32);
     277 sync_file_range => file::sys_sync_file_range(i32, i64, i64, u32);
+    // partial: data is copied
     278 vmsplice => file::sys_vmsplice(i32, u64, usize, u32);
     280 utimensat => path::sys_utimensat(i32, u64, u64, u32);
     281 epoll_pwait => event::sys_epoll_pwait(i32, u64, i32, i32, u64, u64);
     282 signalfd => event::sys_signalfd(i32, u64, u64);
     283 timerfd_create => event::sys_timerfd_create(u32, u32);
     284 eventfd => event::sys_eventfd(u32);
+    // partial: no collapsing, inserting or unsharing of ranges
     285 fallocate => file::sys_fallocate(i32, u32, i64, i64);
     286 timerfd_settime => event::sys_timerfd_settime(i32, u32, u64, u64);
     287 timerfd_gettime => event::sys_timerfd_gettime(i32, u64);
@@ -384,6 +431,7 @@ table! { file_table:
     290 eventfd2 => event::sys_eventfd2(u32, u32);
     291 epoll_create1 => event::sys_epoll_create1(u32);
     292 dup3 => descriptor::sys_dup3(i32, i32, u32);
+    // partial: no O_DIRECT
     293 pipe2 => descriptor::sys_pipe2(u64, u32);
     294 inotify_init1 => inotify::sys_inotify_init1(u32);
     295 preadv => file::sys_preadv(i32, u64, usize, i64);
@@ -394,9 +442,13 @@ table! { file_table:
     316 renameat2 => directory::sys_renameat2(i32, u64, i32, u64, u32);
     319 memfd_create => path::sys_memfd_create(u64, u32);
     326 copy_file_range => file::sys_copy_file_range(i32, u64, i32, u64, usize, u32);
+    // partial: no RWF_NOWAIT
     327 preadv2 => file::sys_preadv2(i32, u64, usize, i64, u64, u32);
+    // partial: no RWF_NOWAIT
     328 pwritev2 => file::sys_pwritev2(i32, u64, usize, i64, u64, u32);
+    // partial: no creation time
     332 statx => path::sys_statx(i32, u64, u32, u32, u64);
+    // none: ENOSYS, as where it is turned off
     425 io_uring_setup => mount::sys_not_here();
     436 close_range => descriptor::sys_close_range(u32, u32, u32);
     437 openat2 => path::sys_openat2(i32, u64, u64, usize);

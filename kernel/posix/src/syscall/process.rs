@@ -293,6 +293,8 @@ fn new_process(cx: &Cx<'_>, pid: u32, arguments: &CloneArgs) -> Arc<Process> {
     };
     process.exit_signal.store(exit_signal, Ordering::Relaxed);
     process.dumpable.store(current.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    let adjustment = current.oom_score_adj.load(Ordering::Relaxed);
+    process.oom_score_adj.store(adjustment, Ordering::Relaxed);
     process.personality.store(current.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     process.policy.store(current.policy.load(Ordering::Relaxed), Ordering::Relaxed);
     process.io_priority.store(current.io_priority.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -246,7 +246,7 @@ fn signal_info(stop: Option<Stop>) -> Result<SigInfo, Errno> {
 }
 
 /// The registers as a debugger sees them, in the order of struct user_regs_struct.
-fn registers(task: &TaskRef) -> [u64; REGISTER_WORDS] {
+pub(crate) fn registers(task: &TaskRef) -> [u64; REGISTER_WORDS] {
     let r = *task.registers.lock();
     let (call, makes_call) = match task.trace.lock().as_ref() {
         Some(trace) => (trace.call, trace.makes_call),
@@ -367,7 +367,8 @@ fn set_registers(
     Ok(())
 }
 
-fn encode(words: &[u64; REGISTER_WORDS]) -> Vec<u8> {
+/// struct user_regs_struct.
+pub(crate) fn encode(words: &[u64; REGISTER_WORDS]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 

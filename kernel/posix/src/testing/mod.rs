@@ -2,6 +2,7 @@
 //! A machine without a CPU, for tests on a host: a kernel over heap memory with a tmpfs root, whose
 //! tasks make the system calls that a test tells them to.
 
+mod core_dump;
 mod cpu_time;
 pub(crate) mod elf;
 mod exec;

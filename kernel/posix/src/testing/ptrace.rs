@@ -184,3 +184,27 @@ fn tracing_needs_the_right_and_ends_with_the_tracer() {
     world.run();
     assert!(child.process.is_zombie());
 }
+
+#[test]
+fn call_that_waits_shows_its_result() {
+    let (mut world, init, child, at) = pair();
+    let pid = u64::from(child.tid());
+    assert_eq!(ptrace(&mut world, &init, SEIZE, pid, [0, 1]), Ok(0));
+    assert_eq!(ptrace(&mut world, &init, INTERRUPT, pid, [0, 0]), Ok(0));
+    status(&mut world, &init, pid);
+    assert_eq!(ptrace(&mut world, &init, SYSCALL, pid, [0, 0]), Ok(0));
+    let time = child.mm().expect("alive").layout.lock().stack_start;
+    world.poke(&child, time, &[0_u64, 5_000_000].map(u64::to_le_bytes).concat());
+    world.try_call(&child, 230, &[0, 0, time, 0]);
+    assert_eq!(status(&mut world, &init, pid), 0x85 << 8 | 0x7f, "entry");
+    assert_eq!(ptrace(&mut world, &init, SYSCALL, pid, [0, 0]), Ok(0));
+    world.run();
+    assert!(child.run.lock().call.is_some());
+    super::pass_ns(10_000_000);
+    world.kernel.tick();
+    world.run();
+    assert!(!world.kernel.prepare(&child), "it is held");
+    assert_eq!(status(&mut world, &init, pid), 0x85 << 8 | 0x7f, "exit");
+    assert_eq!(ptrace(&mut world, &init, GET_SYSCALL_INFO, pid, [80, at]), Ok(33));
+    assert_eq!((world.peek::<1>(&init, at), world.peek_u64(&init, at + 24)), ([2], 0));
+}

@@ -246,7 +246,9 @@ impl Files {
 
     /// Opens a node as a favour: whatever is in the way is told when it is asked for alone.
     fn open_found(&mut self, node: u32, flags: u32, context: &Context<'_>) -> Option<u32> {
-        let node = self.permit_open(node, flags, context).ok()?;
+        if !self.may_open_quietly(node, flags, context) {
+            return None;
+        }
         self.open_node(node, flags).ok().map(|opened| opened.file)
     }
 

@@ -373,6 +373,23 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     Ok(text.0)
 }
 
+/// The old scale of oom_score_adj: -17 to 15.
+pub(super) fn oom_adj(subject: &Subject) -> Result<Vec<u8>, Errno> {
+    let value = subject.process.oom_score_adj.load(Ordering::Relaxed);
+    let scaled = if value == 1000 { 15 } else { value * 17 / 1000 };
+    Ok(alloc::format!("{scaled}\n").into_bytes())
+}
+
+/// How bad the process is: 0 to 2000, of which 1000 is all of memory.
+pub(super) fn oom_score(subject: &Subject) -> Result<Vec<u8>, Errno> {
+    let adjustment = i64::from(subject.process.oom_score_adj.load(Ordering::Relaxed));
+    let ram_pages = subject.shared.services.arena.ram_bytes() / PAGE_SIZE;
+    let pages = memory(subject).map_or(0, |mm| mm.resident_pages());
+    let share = (pages * 1000 / ram_pages.max(1)).cast_signed();
+    let score = if adjustment == -1000 { 0 } else { (share + adjustment).max(0) };
+    Ok(alloc::format!("{score}\n").into_bytes())
+}
+
 pub(super) fn personality(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let persona = subject.process.personality.load(Ordering::Relaxed);
     Ok(alloc::format!("{persona:08x}\n").into_bytes())

@@ -2,7 +2,7 @@
 //! /proc/[pid] and /proc/[pid]/task/[tid].
 
 use alloc::{boxed::Box, format, sync::Arc, vec::Vec};
-use core::any::Any;
+use core::{any::Any, sync::atomic::Ordering};
 
 use super::{Shared, facts};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         pseudo,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags},
     },
-    process::{Process, TaskRef, access::may_access},
+    process::{Process, TaskRef, access::may_access, creds::CAP_SYS_RESOURCE},
 };
 
 /// The process or thread that a directory is about.
@@ -44,6 +44,7 @@ enum Entry {
     Comm,
     OomScoreAdj,
     Mem,
+    Namespaces,
 }
 
 /// Which of the two descriptor directories.
@@ -77,8 +78,9 @@ const ENTRIES: &[(&str, Entry)] = &[
     ("mountinfo", Entry::File(0o444, facts::mountinfo)),
     ("mounts", Entry::File(0o444, facts::mounts)),
     ("net", Entry::Net),
-    ("oom_adj", Entry::File(0o444, |_| Ok(b"0\n".to_vec()))),
-    ("oom_score", Entry::File(0o444, |_| Ok(b"0\n".to_vec()))),
+    ("ns", Entry::Namespaces),
+    ("oom_adj", Entry::File(0o444, facts::oom_adj)),
+    ("oom_score", Entry::File(0o444, facts::oom_score)),
     ("oom_score_adj", Entry::OomScoreAdj),
     ("personality", Entry::File(0o400, facts::personality)),
     ("root", Entry::Link(|subject| subject.path(Subject::root), Subject::root)),
@@ -211,6 +213,7 @@ impl Subject {
                 let attr = self.attr(number, FileType::Symlink, 0o777);
                 pseudo::link(attr, move || text(&subject), Some(Box::new(jump)))
             }
+            Entry::Namespaces => namespaces(&subject),
             Entry::Mem => Arc::new(super::memory::MemInode::new(file(0o600), subject)),
             Entry::Fds(which) => Arc::new(FdDirectory { subject, which: *which }),
             Entry::Tasks => Arc::new(TaskDirectory { subject }),
@@ -220,17 +223,62 @@ impl Subject {
                 let read = move || facts::comm(&subject);
                 pseudo::writable(file(0o644), read, move |name| facts::set_comm(&other, name))
             }
-            Entry::OomScoreAdj => pseudo::writable(
-                file(0o644),
-                || Ok(b"0\n".to_vec()),
-                |text| {
-                    let text = core::str::from_utf8(text).map_err(|_| Errno::INVAL)?;
-                    let value: i32 = text.trim().parse().map_err(|_| Errno::INVAL)?;
-                    if (-1000..=1000).contains(&value) { Ok(()) } else { Err(Errno::INVAL) }
-                },
-            ),
+            Entry::OomScoreAdj => {
+                let other = self.clone();
+                let read = move || {
+                    let value = subject.process.oom_score_adj.load(Ordering::Relaxed);
+                    Ok(format!("{value}\n").into_bytes())
+                };
+                pseudo::writable(file(0o644), read, move |text| other.set_oom_score_adj(text))
+            }
         }
     }
+
+    /// Sets how likely the process is to end when memory is short.
+    fn set_oom_score_adj(&self, text: &[u8]) -> Result<(), Errno> {
+        let text = core::str::from_utf8(text).map_err(|_| Errno::INVAL)?;
+        let value: i32 = text.trim().parse().map_err(|_| Errno::INVAL)?;
+        if !(-1000..=1000).contains(&value) {
+            return Err(Errno::INVAL);
+        }
+        let caller = self.shared.services.current().map(|task| task.creds());
+        let privileged = caller.is_none_or(|creds| creds.has_cap(CAP_SYS_RESOURCE));
+        if value < self.process.oom_score_adj.load(Ordering::Relaxed) && !privileged {
+            return Err(Errno::ACCES);
+        }
+        self.process.oom_score_adj.store(value, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// /proc/[pid]/ns: links that name the one set of namespaces.
+fn namespaces(subject: &Subject) -> InodeRef {
+    const KINDS: [&str; 10] = [
+        "cgroup",
+        "ipc",
+        "mnt",
+        "net",
+        "pid",
+        "pid_for_children",
+        "time",
+        "time_for_children",
+        "user",
+        "uts",
+    ];
+    /// First of the inode numbers that Linux gives the initial namespaces.
+    const FIRST: u64 = 0xefff_fff0;
+    let links = KINDS.iter().zip(0..).map(|(name, index)| {
+        let kind = name.strip_suffix("_for_children").unwrap_or(name);
+        let number = FIRST + KINDS.iter().position(|other| *other == kind).unwrap_or(0) as u64;
+        let attr = subject.attr(1100 + index, FileType::Symlink, 0o777);
+        let other = subject.clone();
+        let text = move || {
+            other.check()?;
+            Ok(format!("{kind}:[{number}]").into_bytes())
+        };
+        (*name, pseudo::link(attr, text, None))
+    });
+    pseudo::directory(subject.attr(1099, FileType::Directory, 0o511), links.collect())
 }
 
 #[derive(Debug)]
@@ -266,7 +314,9 @@ impl Inode for Directory {
         for (index, (name, entry)) in ENTRIES.iter().enumerate().skip(skip) {
             let kind = match entry {
                 Entry::Link(..) => FileType::Symlink,
-                Entry::Fds(_) | Entry::Tasks | Entry::Net => FileType::Directory,
+                Entry::Fds(_) | Entry::Tasks | Entry::Net | Entry::Namespaces => {
+                    FileType::Directory
+                }
                 _ => FileType::Regular,
             };
             let next = index as u64 + 3;

@@ -21,6 +21,7 @@ use crate::{
     fs::{
         file::{File, FileOps},
         inode::{Allocate, Inode},
+        locks::{Keeper, RangeLock},
         types::{DirEntry, DirSink, FileType, OpenFlags},
     },
     io::{Sink, Source},
@@ -384,6 +385,15 @@ impl VolumeFile {
         Ok((done, end))
     }
 
+    /// A lock that was refused is asked for again when the system call is made again.
+    pub(super) fn forget_refusal(&self, locked: Result<Arc<u64>, Errno>) -> Result<(), Errno> {
+        if locked == Err(Errno::AGAIN) {
+            let old = self.current().and_then(|task| task.journal.lock().clear());
+            drop(old);
+        }
+        locked.map(drop)
+    }
+
     fn current(&self) -> Option<TaskRef> {
         self.node().fs.services.current()
     }
@@ -439,12 +449,16 @@ impl FileOps for VolumeFile {
         let number = self.handle.number;
         let fs = &self.node().fs;
         let locked = fs.call(Operation::FileLock, number, 0, &lock.encode(), Answer::result);
-        if locked == Err(Errno::AGAIN) {
-            // It is asked again when the system call is made again.
-            let old = self.current().and_then(|task| task.journal.lock().clear());
-            drop(old);
-        }
-        Some(locked.map(drop))
+        Some(self.forget_refusal(locked))
+    }
+
+    fn lock_range(
+        &self,
+        _file: &File,
+        lock: &RangeLock,
+        keeper: Option<Arc<dyn Keeper>>,
+    ) -> Option<Result<Arc<dyn Keeper>, Errno>> {
+        Some(self.lock_on_host(lock, keeper))
     }
 
     fn map_shared(&self, _file: &File) {

@@ -11,8 +11,10 @@
 //! | `node` | files, directories and links as inodes |
 //! | `file` | open files: transfers with several requests in flight |
 //! | `map` | pages of mapped files |
+//! | `lock` | locks on ranges |
 
 mod file;
+mod lock;
 mod map;
 mod node;
 

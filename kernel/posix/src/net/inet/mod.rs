@@ -66,6 +66,8 @@ pub(crate) struct Inet {
     posts: Lock<VecDeque<Post>>,
     /// Sockets that are closed, and have something to send.
     lingering: Lock<BTreeMap<u32, Arc<InetSocket>>>,
+    /// Sockets that found no free request to send with.
+    starved: Lock<Vec<Weak<InetSocket>>>,
     /// Until when the end of the VM waits for those; 0: it is not near.
     patience_ns: AtomicU64,
 }
@@ -111,6 +113,7 @@ impl Inet {
             event_requests: AtomicUsize::new(0),
             posts: Lock::default(),
             lingering: Lock::default(),
+            starved: Lock::default(),
             patience_ns: AtomicU64::new(0),
         })
     }
@@ -175,6 +178,12 @@ impl Inet {
     fn await_free(self: &Arc<Self>) {
         let waiter: Arc<dyn Wake> = self.clone();
         self.services.await_free(&Ticket { waiter, generation: 0 });
+    }
+
+    /// Has a socket told when a request becomes free: whoever polls it must see an edge then.
+    pub(super) fn starve(self: &Arc<Self>, socket: Weak<InetSocket>) {
+        self.starved.lock().push(socket);
+        self.await_free();
     }
 
     /// Submits a request that nobody waits for, now or when one is free.
@@ -298,6 +307,10 @@ impl Owner for Inet {
 impl Wake for Inet {
     fn wake(&self, _generation: u64) -> bool {
         if let Some(this) = self.this.upgrade() {
+            let starved = core::mem::take(&mut *this.starved.lock());
+            for socket in starved.iter().filter_map(Weak::upgrade) {
+                socket.fed();
+            }
             this.flush();
             if this.event_requests.load(Ordering::Relaxed) > 0 || !this.sockets.lock().is_empty() {
                 this.ask_for_events();

@@ -115,6 +115,8 @@ pub(super) struct State {
     pub(super) flights: VecDeque<Flight>,
     pub(super) epoch: u32,
     pub(super) stalled: bool,
+    /// No request was free to send with.
+    pub(super) starved: bool,
     /// What came back from flights, and has to go first.
     pub(super) returned: VecDeque<Vec<u8>>,
     pub(super) unsent: VecDeque<Vec<u8>>,
@@ -195,6 +197,7 @@ impl InetSocket {
                 flights: VecDeque::new(),
                 epoch: 0,
                 stalled: false,
+                starved: false,
                 returned: VecDeque::new(),
                 unsent: VecDeque::new(),
                 shutdown_due: None,
@@ -212,6 +215,12 @@ impl InetSocket {
     /// The handle's number.
     pub(super) fn number(&self) -> u32 {
         self.handle.number
+    }
+
+    /// A request is free to send with.
+    pub(super) fn fed(&self) {
+        self.state.lock().starved = false;
+        self.write_wait.wake_all();
     }
 
     pub(super) fn this(&self) -> Option<Arc<Self>> {

@@ -30,6 +30,7 @@ const FLAGS: u32 = MSG_OOB | MSG_MORE;
 /// Whether a send would take something.
 pub(super) fn is_writable(state: &State) -> bool {
     !state.stalled
+        && !state.starved
         && state.unsent.is_empty()
         && state.returned.is_empty()
         && state.flights.len() < FLIGHTS_MAX
@@ -213,6 +214,10 @@ pub(super) fn send_stream(
         let large = source.left() > BUFFER_BYTES;
         let services = &socket.inet.services;
         let Some(buffer) = (if large { services.begin_bulk() } else { services.begin() }) else {
+            let was_starved = core::mem::replace(&mut socket.state.lock().starved, true);
+            if !was_starved {
+                socket.inet.starve(socket.this().as_ref().map(Arc::downgrade).unwrap_or_default());
+            }
             break;
         };
         let wanted = source.left().min(buffer.capacity());
