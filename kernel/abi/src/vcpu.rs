@@ -59,7 +59,8 @@ pub const TEXT_BYTES: usize = 2048;
 /// The shared page of one vCPU, at `layout::VCPU_PAGES + 4096 * index`.
 ///
 /// Preemption: the VMM sets `kick` to 1 and injects [`crate::layout::VECTOR_KICK`].  It injects no
-/// second time while `kick` is 1.  The kernel clears `kick` when the interrupt has been delivered
+/// second time while `kick` is 1, unless that was long ago and the vCPU is in application code: the
+/// injection was lost then.  (Two that overlap would destroy each other's interrupt frame.)  The kernel clears `kick` when the interrupt has been delivered
 /// and seen: at once if it met the application, before the next return to it if it met the kernel.
 #[derive(Debug)]
 #[repr(C)]

@@ -12,7 +12,7 @@ use std::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use rustix::event::{PollFd, PollFlags};
 use trine_abi::{
-    layout::{MMIO_CALL, PAGE_SIZE, VCPU_PAGES, VECTOR_KICK},
+    layout::{MMIO_CALL, PAGE_SIZE, USER_END, VCPU_PAGES, VECTOR_KICK},
     nucleus::{DATA_PAGE, EXCEPTION_STACK},
     vcpu::{Call, TEXT_BYTES, VcpuPage},
 };
@@ -366,7 +366,8 @@ impl<'a> Loop<'a> {
             return Ok(());
         }
         let now = clock_ns(rustix::time::ClockId::Monotonic);
-        if self.page.kick() && now < self.injected_ns.saturating_add(LOST_AFTER_NS) {
+        let may_be_lost = now >= self.injected_ns.saturating_add(LOST_AFTER_NS);
+        if self.page.kick() && !(may_be_lost && self.runs_application()?) {
             // The guest has not seen the last one: it will look around soon anyway.
             self.own.want_kick.store(false, Ordering::SeqCst);
             return Ok(());
@@ -381,6 +382,13 @@ impl<'a> Loop<'a> {
             machine::inject(self.vcpu, VECTOR_KICK)?;
         }
         Ok(())
+    }
+
+    /// Whether the guest is in application code.  Elsewhere it may be between the arrival of a kick
+    /// and reading what the CPU pushed for it, which a second kick would overwrite.
+    fn runs_application(&self) -> Result<bool, Error> {
+        let registers = self.vcpu.get_regs().map_err(Error::kvm("read the registers"))?;
+        Ok(registers.rip < USER_END)
     }
 
     /// Sleeps until the guest's deadline, a completion, a command, or a stop.
