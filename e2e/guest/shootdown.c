@@ -95,7 +95,9 @@ int main(int count, char **words) {
     for (int round = 0; !failure && time(0) <= end; round++) failure = round_of_all(round % 20 == 0);
     is_over = 1;
     for (int i = 0; i < WRITERS; i++) pthread_join(threads[i], 0);
-    if (!failure && (!writes || !faults)) failure = "nobody wrote, or no write was refused";
+    // On one vCPU a writer need never run while there is no write access.
+    int is_parallel = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+    if (!failure && (!writes || (is_parallel && !faults))) failure = "nobody wrote, or no write was refused";
     puts(failure ? failure : "shootdown ok");
     return failure != 0;
 }

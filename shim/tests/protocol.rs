@@ -373,10 +373,10 @@ async fn create_names_what_is_wrong_with_the_bundle() {
             &good.replace(
                 "\"linux\"",
                 "\"mounts\": [{\"destination\": \"/data\", \"type\": \"bind\", \
-                 \"source\": \"/tmp\"}], \"linux\"",
+                 \"source\": \"/tmp\", \"options\": [\"rshared\"]}], \"linux\"",
             ),
             Code::UNIMPLEMENTED,
-            "bind mount at /data of /tmp",
+            "bind mount at /data with propagation \"rshared\"",
         ),
     ] {
         fs::write(&config, json).unwrap();

@@ -38,7 +38,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     });
     for case in CASES {
         suite.case(&format!("tool-{}", case.name), || {
-            let mut run = trine(&["run", case.image.name]);
+            let mut run = trine(&["run", "--cpus", &case.vcpus.to_string(), case.image.name]);
             let output = command::run(run.args(case.command))?.expect_status(case.status)?;
             ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
             Ok(())

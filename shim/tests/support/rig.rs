@@ -94,7 +94,8 @@ impl Rig {
                 "linux": {{"cgroupsPath": "/x/{id}", "resources": {{"memory": {{"limit": 67108864}}}},
                     "namespaces": [{{"type": "pid"}}, {{"type": "ipc"}}]}}}}"#
         );
-        fs::write(bundle.join("config.json"), spec).unwrap();
+        // At once: another call may be reading it.
+        trine_shim::record::write_atomically(&bundle.join("config.json"), spec.as_bytes()).unwrap();
         bundle
     }
 
