@@ -145,10 +145,11 @@ impl Container {
             record.handles = stdio.handles;
             Ok::<_, Error>(record.is_stdin_closed)
         })?;
-        self.vm.command(&Command::Spawn(process))?;
+        // First the streams: the guest reads ahead from a terminal as soon as it knows of it.
         if !stdio.specs.is_empty() {
             self.vm.io.add(self.vm.number, self.vm.next_number(), stdio)?;
         }
+        self.vm.command(&Command::Spawn(process))?;
         if is_stdin_closed {
             self.close_input(stdio.handles[0])?;
         }
