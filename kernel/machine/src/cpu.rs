@@ -51,9 +51,9 @@ pub unsafe fn boot_info() -> &'static BootInfo {
 pub unsafe fn arena(info: &BootInfo) -> &'static Arena {
     static ARENA: spin::Once<Arena> = spin::Once::new();
     let images = info.images.map(|slot| (slot, (DIRECT_MAP + slot.base) as *const u8));
+    let base = DIRECT_MAP as *mut u8;
     // SAFETY: the VMM mapped RAM at DIRECT_MAP, zeroed from `free_start` on, and the images.
-    let arena =
-        unsafe { Arena::new(DIRECT_MAP as *mut u8, info.ram_bytes, info.free_start, images) };
+    let arena = unsafe { Arena::new(base, info.ram_bytes, info.free_start, images) };
     arena.set_kernel_root(info.page_table);
     ARENA.call_once(|| arena)
 }

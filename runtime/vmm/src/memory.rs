@@ -148,11 +148,10 @@ impl Memory {
         // Not the end, where the kernel keeps its bookkeeping: it touches little of it.
         let bytes = self.ram_bytes - bookkeeping_bytes(self.ram_bytes).min(self.ram_bytes / 2);
         let pointer = self.ram.get_host_address(GuestAddress(0))?.cast();
-        // SAFETY: our own mapping; the advice changes no contents.
-        let advised =
-            unsafe { rustix::mm::madvise(pointer, bytes as usize, Advice::LinuxHugepage) };
+        let (bytes, advice) = (bytes as usize, Advice::LinuxHugepage);
         // Without huge pages the guest is slower and nothing else.
-        let _ = advised;
+        // SAFETY: our own mapping; the advice changes no contents.
+        let _ = unsafe { rustix::mm::madvise(pointer, bytes, advice) };
         Ok(())
     }
 
@@ -165,9 +164,9 @@ impl Memory {
             return;
         }
         let Ok(pointer) = self.ram.get_host_address(GuestAddress(start)) else { return };
+        let (bytes, advice) = (bytes as usize, Advice::LinuxDontNeed);
         // SAFETY: a range of our own anonymous mapping, which only the guest uses.
-        let _ =
-            unsafe { rustix::mm::madvise(pointer.cast(), bytes as usize, Advice::LinuxDontNeed) };
+        let _ = unsafe { rustix::mm::madvise(pointer.cast(), bytes, advice) };
     }
 
     /// Writes to RAM.

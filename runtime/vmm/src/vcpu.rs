@@ -13,7 +13,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use rustix::event::{PollFd, PollFlags};
 use trine_abi::{
     layout::{MMIO_CALL, PAGE_SIZE, USER_END, VCPU_PAGES, VECTOR_KICK},
-    nucleus::{DATA_PAGE, EXCEPTION_STACK},
+    nucleus::{DATA_PAGE, EXCEPTION_STACK, KICK_STACK},
     vcpu::{Call, TEXT_BYTES, VcpuPage},
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -287,7 +287,11 @@ impl<'a> Loop<'a> {
                     Err(_) => return Ok(bad("a call of the wrong size")),
                 },
                 Ok(VcpuExit::IrqWindowOpen | VcpuExit::Intr) => continue,
-                Ok(VcpuExit::Shutdown) => return Ok(bad("triple fault")),
+                Ok(VcpuExit::Shutdown) => {
+                    let nucleus = self.guest.nucleus.get(self.index).copied().unwrap_or_default();
+                    let last = self.page.last_trap(nucleus);
+                    return Ok(bad(&format!("triple fault on vcpu {} ({last})", self.index)));
+                }
                 Ok(VcpuExit::MmioWrite(address, _) | VcpuExit::MmioRead(address, _)) => {
                     return Ok(bad(&format!("access to unbacked address {address:#x}")));
                 }
@@ -336,7 +340,7 @@ impl<'a> Loop<'a> {
                     let nucleus = self.guest.nucleus.get(self.index).copied().unwrap_or_default();
                     let text = Page::new(self.guest.memory, 0)
                         .text()
-                        .unwrap_or_else(|| self.page.early_trap(nucleus));
+                        .unwrap_or_else(|| format!("early trap: {}", self.page.last_trap(nucleus)));
                     return Ok((Cause::Panic, format!("kernel panic: {text}")));
                 }
                 None => return Ok(bad(&format!("unknown call {call}"))),
@@ -491,20 +495,25 @@ impl Page {
         self.load_u64(core::mem::offset_of!(VcpuPage, args) + index * 8)
     }
 
-    /// A trap before the kernel could report one: what the CPU and the nucleus left behind.
-    fn early_trap(&self, nucleus: u64) -> String {
+    /// What the CPU and the nucleus left behind at the last exception and the last kick: vector and
+    /// error code are those of the last exception that was no page fault, or stale.
+    fn last_trap(&self, nucleus: u64) -> String {
         let data = nucleus + DATA_PAGE;
         let word = |offset: u64| -> u64 {
             self.ram.load(GuestAddress(data + offset), Ordering::Relaxed).unwrap_or(0)
         };
-        let frame = EXCEPTION_STACK - DATA_PAGE - 40;
+        let exception = EXCEPTION_STACK - DATA_PAGE - 40;
+        let kick = KICK_STACK - DATA_PAGE - 40;
         format!(
-            "early trap: vector {}, fault address {:#x}, error {:#x}, rip {:#x}, rsp {:#x}",
+            "vector {}, fault address {:#x}, error {:#x}, rip {:#x}, rsp {:#x}; kick at rip {:#x}, \
+             rsp {:#x}",
             word(0x18),
             word(0x10),
-            word(frame - 8),
-            word(frame),
-            word(frame + 24)
+            word(exception - 8),
+            word(exception),
+            word(exception + 24),
+            word(kick),
+            word(kick + 24),
         )
     }
 
