@@ -55,6 +55,11 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// The folder of the images.
+pub(crate) fn images() -> PathBuf {
+    paths::cache().join("compat/images")
+}
+
 /// A way to run commands in containers.
 pub(crate) trait Engine {
     /// Runs a command in a fresh container.
@@ -75,6 +80,9 @@ impl Trine {
         let build = ["image", "build", "-t", root.name];
         command::must(this.trine().args(build).arg(root.path()), Duration::from_secs(300))
             .context("build the image")?;
+        // What the name meant before is of no use.
+        command::must(this.trine().args(["image", "prune"]), command::PATIENCE)
+            .context("remove old images")?;
         Ok(this)
     }
 
@@ -84,7 +92,7 @@ impl Trine {
         let script = r#"busybox ip link set lo up && exec "$@""#;
         trine.args(["--net", "--", "sh", "-c", script, "unshare"]).arg(paths::trine());
         trine.arg("--root").arg(&self.state);
-        trine.arg("--images").arg(paths::cache().join("compat/images"));
+        trine.arg("--images").arg(images());
         trine
     }
 }

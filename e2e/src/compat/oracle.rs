@@ -56,7 +56,7 @@ impl Oracle {
         }
         let hash = write_hex(&hash.finalize()[..8]);
         let name = format!("{}-{hash}.json", case.name.replace('/', "-"));
-        Ok(paths::cache().join("compat/oracle").join(source.name()).join(name))
+        Ok(paths::cache().join("compat/oracle").join(source.name).join(name))
     }
 }
 
