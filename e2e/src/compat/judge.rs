@@ -165,7 +165,10 @@ mod tests {
         let judge_fn = |expected: &Expected, other: Outcome| {
             let mut totals = Totals::default();
             totals.add("x", &judge(source, &case(expected.clone()), &truth, other));
-            (totals.is_good(), totals.passed + totals.known + u32::try_from(totals.failed.len()).unwrap())
+            (
+                totals.is_good(),
+                totals.passed + totals.known + u32::try_from(totals.failed.len()).unwrap(),
+            )
         };
         let known = Expected::KnownFail("why".to_owned());
         assert_eq!(judge_fn(&Expected::Must, outcome(Some(0), "a")), (true, 1));

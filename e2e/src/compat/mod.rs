@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// Run so many cases at once [default: the number of CPUs]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Give cases so many times the time that their lines say, on a busy host
+    #[arg(long, default_value_t = 1)]
+    patience: u32,
     /// Remove each root file system and its image once its cases ran, for hosts with little disk
     #[arg(long)]
     tidy: bool,
@@ -83,6 +86,7 @@ impl Arguments {
         words.extend(self.ask_again.then(|| "--ask-again".to_owned()));
         words.push(format!("--source={}", source.name));
         words.extend(self.jobs.iter().map(|jobs| format!("--jobs={jobs}")));
+        words.push(format!("--patience={}", self.patience));
         words.push("--".to_owned());
         words.extend(self.words.iter().cloned());
         words
@@ -165,7 +169,7 @@ pub(crate) fn run_inside(arguments: &Arguments) -> Result<bool> {
         let runc = Runc::new(&folder.join("runc"), root)?;
         let trine = Trine::new(&folder.join("trine-state"), root)?;
         let oracle = Oracle::new(runc, arguments.ask_again, root)?;
-        let totals = run_source(*source, &cases, &oracle, &trine, arguments.jobs)?;
+        let totals = run_source(*source, &cases, &oracle, &trine, arguments)?;
         println!("suite compat {}: {totals}", source.name);
         is_good &= totals.is_good();
     }
@@ -177,14 +181,15 @@ fn run_source(
     cases: &[Case],
     oracle: &Oracle,
     trine: &Trine,
-    jobs: Option<usize>,
+    arguments: &Arguments,
 ) -> Result<Totals> {
-    let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
+    let jobs =
+        arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
     let next = AtomicUsize::new(0);
     let totals = Mutex::new(Totals::default());
     let work_fn = || -> Result<()> {
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let verdict = run_case(source, case, oracle, trine)?;
+            let verdict = run_case(source, case, oracle, trine, arguments.patience)?;
             let mut totals = totals.lock().ok().context("another worker failed")?;
             println!("{}", verdict.line(source, case));
             totals.add(&case.name, &verdict);
@@ -201,16 +206,23 @@ fn run_source(
     totals.into_inner().ok().context("a worker failed")
 }
 
-fn run_case(source: Source, case: &Case, oracle: &Oracle, trine: &Trine) -> Result<Verdict> {
+fn run_case(
+    source: Source,
+    case: &Case,
+    oracle: &Oracle,
+    trine: &Trine,
+    patience: u32,
+) -> Result<Verdict> {
     if let Expected::NotApplicable(why) = &case.expected {
         return Ok(Verdict::NotApplicable(why.clone()));
     }
     let command = source.command(case)?;
-    let truth = oracle.ask(source, case, &command)?;
+    let timeout = case.timeout.saturating_mul(patience);
+    let truth = oracle.ask(source, case, &command, timeout)?;
     if !source.is_usable(&truth) {
         return Ok(Verdict::BadCase(truth));
     }
-    let outcome = trine.run(&command, case.timeout)?;
+    let outcome = trine.run(&command, timeout)?;
     keep_log(source, case, &outcome)?;
     Ok(judge::judge(source, case, &truth, outcome))
 }

@@ -128,6 +128,15 @@ const POSTGRES: Source = Source {
     ..BUSYBOX
 };
 
+/// The Linux kernel's own tests, a case a program.
+const KSELFTEST: Source = Source {
+    name: "kselftest",
+    title: "Linux's own tests (kselftest, static), by program",
+    root: roots::KSELFTEST,
+    script: Script::Shared(include_str!("../../compat/run/kselftest.sh")),
+    measure: Measure::Whole,
+};
+
 /// All of them, those of one root file system in a row.
 pub(crate) const ALL: &[Source] = &[
     PROGRAMS,
@@ -137,6 +146,7 @@ pub(crate) const ALL: &[Source] = &[
     SQLITE,
     NODE,
     POSTGRES,
+    KSELFTEST,
     CPYTHON,
     JAVA,
     GO,

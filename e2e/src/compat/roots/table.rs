@@ -93,12 +93,8 @@ pub(crate) const CPYTHON: Root = Root {
 };
 
 /// stress-ng.
-pub(crate) const STRESS: Root = Root {
-    name: "compat-stress",
-    memory: "2g",
-    packages: &["procps", "stress-ng"],
-    setup: None,
-};
+pub(crate) const STRESS: Root =
+    Root { name: "compat-stress", memory: "2g", packages: &["procps", "stress-ng"], setup: None };
 
 /// Programs, and their own tests from their source packages.
 pub(crate) const SUITES: Root = Root {
@@ -117,4 +113,12 @@ pub(crate) const SUITES: Root = Root {
         "xz-utils",
     ],
     setup: Some(include_str!("../../../compat/setup/suites.sh")),
+};
+
+/// The Linux kernel's own tests.
+pub(crate) const KSELFTEST: Root = Root {
+    name: "compat-kselftest",
+    memory: "1g",
+    packages: &["bzip2", "libcap2-bin", "procps", "xz-utils"],
+    setup: Some(include_str!("../../../compat/setup/kselftest.sh")),
 };
