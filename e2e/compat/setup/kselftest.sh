@@ -19,15 +19,18 @@ mkdir -p $work $to
 chmod 777 $work
 cd $work
 apt-get -qq source --download-only --tar-only linux
-tar -xJf linux_*.orig.tar.xz --strip-components=1 --wildcards \
-  '*/tools/testing/selftests' '*/tools/include' '*/tools/scripts' '*/scripts' '*/include' '*/Makefile' '*/arch/x86/include'
+tar -xJf linux_*.orig.tar.xz --strip-components=1 --wildcards --no-wildcards-match-slash \
+  '*/tools' '*/scripts' '*/include' '*/Makefile'
 rm linux_*.orig.tar.xz
 for folder in "${folders[@]}"; do
+  mkdir -p "$to/$folder"
   make -s -k -C "tools/testing/selftests/$folder" KHDR_INCLUDES= LDFLAGS=-static OUTPUT="$to/$folder" all \
     >/var/tmp/log 2>&1 </dev/null || { echo "kselftest $folder: not all is built:"; grep -m 3 'error' /var/tmp/log || true; }
 done
 find $to -type f ! -perm -100 -delete
 find $to -type d -empty -delete
+
+[ -e $to/futex/functional/futex_wait ]
 
 cd /
 rm -rf $work /etc/apt/sources.list.d/source.list

@@ -62,8 +62,8 @@ pub(crate) fn images() -> PathBuf {
 
 /// A way to run commands in containers.
 pub(crate) trait Engine {
-    /// Runs a command in a fresh container.
-    fn run(&self, command: &[String], timeout: Duration) -> Result<Outcome>;
+    /// Runs a command in a fresh container with so many CPUs, if that can be limited.
+    fn run(&self, command: &[String], timeout: Duration, cpus: u32) -> Result<Outcome>;
 }
 
 /// Trine's command line.
@@ -98,11 +98,11 @@ impl Trine {
 }
 
 impl Engine for Trine {
-    fn run(&self, command: &[String], timeout: Duration) -> Result<Outcome> {
+    fn run(&self, command: &[String], timeout: Duration, cpus: u32) -> Result<Outcome> {
         let mut trine = self.trine();
         let seconds = timeout.as_secs().to_string();
         trine.args(["run", "--timeout", &seconds, "--hostname", "compat"]);
-        trine.args(["--memory", self.root.memory]);
+        trine.args(["--memory", self.root.memory, "--cpus", &cpus.to_string()]);
         for variable in ENVIRONMENT {
             trine.args(["--env", variable]);
         }
@@ -140,7 +140,7 @@ impl Runc {
 }
 
 impl Engine for Runc {
-    fn run(&self, command: &[String], timeout: Duration) -> Result<Outcome> {
+    fn run(&self, command: &[String], timeout: Duration, _cpus: u32) -> Result<Outcome> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("compat-{}-{}-{number}", std::process::id(), self.root.name);
         let bundle = self.folder.join(&name);

@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn case(expected: Expected) -> Case {
-        Case { name: "x".to_owned(), is_fast: false, timeout: Duration::ZERO, expected }
+        Case { name: "x".to_owned(), is_fast: false, timeout: Duration::ZERO, cpus: 1, expected }
     }
 
     #[test]

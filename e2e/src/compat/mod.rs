@@ -222,7 +222,7 @@ fn run_case(
     if !source.is_usable(&truth) {
         return Ok(Verdict::BadCase(truth));
     }
-    let outcome = trine.run(&command, timeout)?;
+    let outcome = trine.run(&command, timeout, case.cpus)?;
     keep_log(source, case, &outcome)?;
     Ok(judge::judge(source, case, &truth, outcome))
 }

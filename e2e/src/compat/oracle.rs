@@ -42,7 +42,7 @@ impl Oracle {
         {
             return Ok(outcome);
         }
-        let outcome = self.runc.run(command, timeout)?;
+        let outcome = self.runc.run(command, timeout, case.cpus)?;
         if outcome.status.is_none() {
             // It may have been the host's load.
             return Ok(outcome);
