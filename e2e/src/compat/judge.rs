@@ -144,6 +144,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::compat::source;
 
     fn outcome(status: Option<i32>, stdout: &str) -> Outcome {
         Outcome { status, stdout: stdout.to_owned(), stderr: String::new(), seconds: 0.0 }

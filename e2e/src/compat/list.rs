@@ -91,7 +91,9 @@ fn parse_line(line: &str) -> Result<Case> {
                 match (number_fn("cpus"), number_fn("s")) {
                     (Some(cpus), _) => case.cpus = cpus.parse()?,
                     (_, Some(seconds)) => case.timeout = Duration::from_secs(seconds.parse()?),
-                    _ => bail!("`{word}` is none of fast, SECONDSs, Ncpus, must, known-fail:, n/a:"),
+                    _ => {
+                        bail!("`{word}` is none of fast, SECONDSs, Ncpus, must, known-fail:, n/a:")
+                    }
                 }
             }
         }

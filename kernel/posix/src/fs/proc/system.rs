@@ -206,7 +206,7 @@ fn loadavg(shared: &Shared) -> Vec<u8> {
 }
 
 fn uptime(shared: &Shared) -> Vec<u8> {
-    // The processes' time first, and all in nanoseconds: what is idle never becomes less.
+    // In nanoseconds, so that rounding does not make what is idle less.
     let (user, system) = busy_ns(shared);
     let up = shared.services.monotonic_ns();
     let idle = (up * u64::from(cpus(shared))).saturating_sub(user + system) / TICK_NS;
