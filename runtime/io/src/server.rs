@@ -2,6 +2,7 @@
 //! The thread that serves one VM.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     io,
     mem::MaybeUninit,
@@ -21,9 +22,11 @@ use rustix::{
     io::Errno,
 };
 use trine_abi::window::{Family, Operation, Submission};
+use trine_policy::case::{Case, Verdict};
 
 use crate::{
     guard::Guard,
+    held::{Holds, What},
     host::Notices,
     protocol::{Direction, MAX_STREAMS, Notice},
     service::{Context, Kind, Service},
@@ -53,6 +56,8 @@ pub(crate) enum Order {
     Close { handle: u32 },
     /// The stream is of no use any more.
     Remove { handle: u32 },
+    /// Somebody who was asked about a call has answered.
+    Verdict { question: u64, verdict: Verdict },
     /// Write what was submitted, then end.
     Detach { deadline: Instant },
 }
@@ -100,6 +105,8 @@ pub(crate) struct Server {
     spins: bool,
     may_spin: bool,
     guard: Guard,
+    /// Requests whose decision has to wait.
+    holds: Holds,
     /// Watched by `epoll`, and open for as long.
     _events: (OwnedFd, Arc<OwnedFd>),
 }
@@ -138,6 +145,7 @@ impl Server {
             spins: false,
             may_spin,
             guard,
+            holds: Holds::default(),
             _events: (doorbell, wake),
         })
     }
@@ -212,6 +220,7 @@ impl Server {
         self.window.take(&mut taken)?;
         self.receive()?;
         self.collect()?;
+        self.release_held()?;
         for request in &taken {
             self.submit(request)?;
         }
@@ -239,6 +248,7 @@ impl Server {
                     }
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
+                Ok(Order::Verdict { question, verdict }) => self.holds.answer(question, verdict),
                 Ok(other) => self.kept.push(other),
                 Err(TryRecvError::Empty) => return Ok(()),
                 // The process is about to end.
@@ -253,7 +263,7 @@ impl Server {
     /// Executes an order; returns the deadline of a detach.
     fn obey(&mut self, order: Order) -> Result<Option<Instant>, ServerError> {
         match order {
-            Order::Add { .. } => {}
+            Order::Add { .. } | Order::Verdict { .. } => {}
             Order::Close { handle } => self.close(handle)?,
             Order::Remove { handle } => self.remove(handle)?,
             Order::Detach { deadline } => return Ok(Some(deadline)),
@@ -297,12 +307,14 @@ impl Server {
         self.finish_close(handle)
     }
 
-    /// Runs something of a service, if the VM has it.
+    /// Runs something of a service, if the VM has it, and takes over what it has to hold.
     fn with_service<R>(
         &mut self,
         kind: Kind,
+        (input, case): (Vec<u8>, Case),
         run_fn: impl FnOnce(&mut dyn Service, &mut Context<'_>) -> R,
     ) -> Option<R> {
+        self.guard.refresh();
         let service = match kind {
             Kind::Stream => None,
             Kind::File => self.files.as_deref_mut(),
@@ -314,8 +326,15 @@ impl Server {
             workers: &mut self.workers,
             guard: &self.guard,
             kind,
+            input,
+            case: RefCell::new(case),
+            holds: Vec::new(),
         };
-        service.map(|service| run_fn(service, &mut context))
+        let done = service.map(|service| run_fn(service, &mut context));
+        for (what, case) in std::mem::take(&mut context.holds) {
+            self.holds.hold(self.vm, &self.guard, kind, what, case);
+        }
+        done
     }
 
     /// Hands a request to its service.
@@ -323,10 +342,46 @@ impl Server {
         if let Some(slot) = self.in_flight.get_mut(request.id as usize) {
             *slot = Some((kind, request.handle));
         }
-        match self.with_service(kind, |service, context| service.submit(request, context)) {
+        let mut input = vec![0; request.input as usize];
+        self.window
+            .memory()
+            .read(Context::offset(request), &mut input)
+            .map_err(WindowError::from)?;
+        self.hand_over(kind, request, (input, Case::default()))
+    }
+
+    fn hand_over(
+        &mut self,
+        kind: Kind,
+        request: &Submission,
+        private: (Vec<u8>, Case),
+    ) -> Result<(), ServerError> {
+        match self.with_service(kind, private, |service, context| service.submit(request, context))
+        {
             Some(done) => Ok(done?),
             None => Ok(self.window.complete(request.id, stream::errno_of(Errno::NOSYS), 0)?),
         }
+    }
+
+    /// Goes on with what waited long enough, or has its answer.
+    fn release_held(&mut self) -> Result<(), ServerError> {
+        if self.holds.deadline().is_none() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        while let Some(held) = self.holds.next_due(now) {
+            let (kind, case) = (held.kind, held.case);
+            match held.what {
+                What::Request(request, input) => self.hand_over(kind, &request, (input, case))?,
+                What::Token(token) => {
+                    let resume = |service: &mut dyn Service, context: &mut Context<'_>| {
+                        service.resume(token, case, context)
+                    };
+                    self.with_service(kind, <_>::default(), resume).transpose()?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Passes on the answers of workers.
@@ -343,6 +398,10 @@ impl Server {
         let (Some(target), Some(&handle)) = (target, slot) else {
             return self.window.complete(id, stream::errno_of(Errno::INVAL), 0);
         };
+        if self.holds.cancel(target) {
+            self.window.complete(target, stream::errno_of(Errno::CANCELED), 0)?;
+            return self.window.complete(id, 0, 0);
+        }
         // An id whose request had completed already is in no queue.
         match handle {
             Some((Kind::Stream, handle)) => {
@@ -351,8 +410,10 @@ impl Server {
                 }
             }
             Some((kind, _)) => {
-                self.with_service(kind, |service, context| service.cancel(target, context))
-                    .transpose()?;
+                let cancel = |service: &mut dyn Service, context: &mut Context<'_>| {
+                    service.cancel(target, context)
+                };
+                self.with_service(kind, <_>::default(), cancel).transpose()?;
             }
             None => {}
         }
@@ -440,12 +501,14 @@ impl Server {
         }
         self.expire()?;
         self.collect()?;
+        self.release_held()?;
         Ok(self.window.publish()?)
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let linger = (!self.lingering.is_empty()).then(|| now + LINGER_STEP);
-        self.streams.values().filter_map(Stream::deadline).chain(linger).min()
+        let streams = self.streams.values().filter_map(Stream::deadline);
+        streams.chain(linger).chain(self.holds.deadline()).min()
     }
 
     /// Waits for events until `deadline`; true if the doorbell was among them.
@@ -469,10 +532,10 @@ impl Server {
                     let kind =
                         if token >> 32 == Kind::File as u64 { Kind::File } else { Kind::Socket };
                     let flags = event.flags;
-                    self.with_service(kind, |service, context| {
+                    let ready = |service: &mut dyn Service, context: &mut Context<'_>| {
                         service.ready(token as u32, flags, context)
-                    })
-                    .transpose()?;
+                    };
+                    self.with_service(kind, <_>::default(), ready).transpose()?;
                 }
                 token => {
                     let handle = u32::try_from(token).unwrap_or(u32::MAX);
@@ -529,7 +592,7 @@ impl Server {
                 Order::Add { ticket, .. } => {
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
-                Order::Close { .. } | Order::Remove { .. } => {}
+                Order::Close { .. } | Order::Remove { .. } | Order::Verdict { .. } => {}
             }
         }
     }

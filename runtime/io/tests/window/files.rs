@@ -23,19 +23,19 @@ use trine_abi::{
     window::{DATA, Operation, SMALL_BYTES, Submission},
     wire::Reader,
 };
-use trine_io::protocol::{Notice, Request, VolumeSpec};
+use trine_io::protocol::{Narrowing, Notice, Request, VolumeSpec};
 use trine_link::Link;
 
 use crate::common::{Kernel, Sandbox};
 
-const ROOT: u32 = FIRST_VOLUME;
+pub(crate) const ROOT: u32 = FIRST_VOLUME;
 
 /// A confined process that serves one volume to one kernel.
-struct Bed {
-    kernel: Kernel,
-    sandbox: Option<Sandbox>,
+pub(crate) struct Bed {
+    pub(crate) kernel: Kernel,
+    pub(crate) sandbox: Option<Sandbox>,
     process: Child,
-    tree: TempDir,
+    pub(crate) tree: TempDir,
 }
 
 impl Drop for Bed {
@@ -47,7 +47,16 @@ impl Drop for Bed {
 
 impl Bed {
     /// `tree/volume` is the volume; what else is in `tree` is the host's.
-    fn new(readonly: bool, policy: Option<&str>) -> Self {
+    pub(crate) fn new(readonly: bool, policy: Option<&str>) -> Self {
+        Self::narrowed(readonly, policy, None)
+    }
+
+    /// With a policy that something narrows for the container.
+    pub(crate) fn narrowed(
+        readonly: bool,
+        policy: Option<&str>,
+        narrowing: Option<Narrowing>,
+    ) -> Self {
         let tree = tempfile::tempdir().expect("a directory");
         fs::create_dir(tree.path().join("volume")).expect("mkdir");
         let (link, theirs) = Link::pair().expect("socket pair");
@@ -65,19 +74,24 @@ impl Bed {
         let spec = VolumeSpec { handle: ROOT, readonly, destination: "/data".into() };
         let mut files = kernel.files();
         files.push(root.as_fd());
-        let attach =
-            Request::Attach { vm: 1, container: "c".into(), streams: vec![], volumes: vec![spec] };
+        let attach = Request::Attach {
+            vm: 1,
+            container: "c".into(),
+            streams: vec![],
+            volumes: vec![spec],
+            narrowing,
+        };
         sandbox.send(&attach, &files);
         assert_eq!(sandbox.notice(), Notice::Attached { vm: 1 });
         Self { kernel, sandbox: Some(sandbox), process, tree }
     }
 
-    fn volume(&self) -> std::path::PathBuf {
+    pub(crate) fn volume(&self) -> std::path::PathBuf {
         self.tree.path().join("volume")
     }
 
     /// Makes a call; `Err` is an errno.
-    fn call(
+    pub(crate) fn call(
         &mut self,
         operation: Operation,
         handle: u32,
@@ -97,25 +111,25 @@ impl Bed {
         Ok(answer)
     }
 
-    fn walk(&mut self, from: u32, names: &[&[u8]]) -> Result<Walked, Errno> {
+    pub(crate) fn walk(&mut self, from: u32, names: &[&[u8]]) -> Result<Walked, Errno> {
         let names = names.iter().map(|name| name.to_vec()).collect();
         let walk = Walk { names, open: None };
         let answer = self.call(Operation::FileWalk, from, 0, &walk.encode())?;
         Ok(Walked::decode(&answer).expect("an answer"))
     }
 
-    fn find(&mut self, names: &[&[u8]]) -> Found {
+    pub(crate) fn find(&mut self, names: &[&[u8]]) -> Found {
         let walked = self.walk(ROOT, names).expect("walked");
         assert_eq!(walked.found.len(), names.len(), "errno {}", walked.errno);
         walked.found.into_iter().next_back().expect("a node")
     }
 
-    fn open(&mut self, node: u32, flags: i32) -> Result<u32, Errno> {
+    pub(crate) fn open(&mut self, node: u32, flags: i32) -> Result<u32, Errno> {
         let answer = self.call(Operation::FileOpen, node, flags as u64, &[])?;
         Ok(Opened::decode(&answer).expect("an answer").file)
     }
 
-    fn create(
+    pub(crate) fn create(
         &mut self,
         directory: u32,
         name: &[u8],
@@ -135,14 +149,14 @@ impl Bed {
     }
 
     /// Reads a file of the volume, whole.
-    fn contents(&mut self, node: u32) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn contents(&mut self, node: u32) -> Result<Vec<u8>, Errno> {
         let file = self.open(node, libc_flags::RDONLY)?;
         let read = self.call(Operation::FileRead, file, 0, &[]);
         self.call(Operation::FileForget, file, 1, &[])?;
         read
     }
 
-    fn put(&mut self, file: u32, offset: u64, bytes: &[u8]) -> Result<u64, Errno> {
+    pub(crate) fn put(&mut self, file: u32, offset: u64, bytes: &[u8]) -> Result<u64, Errno> {
         self.kernel.memory.write(DATA, bytes).expect("in the window");
         self.kernel.submit(Submission {
             operation: Operation::FileWrite,
@@ -162,9 +176,9 @@ impl Bed {
 }
 
 /// Flags of open(2), which rustix has under another type.
-mod libc_flags {
-    pub(super) const RDONLY: i32 = 0;
-    pub(super) const RDWR: i32 = 2;
+pub(crate) mod libc_flags {
+    pub(crate) const RDONLY: i32 = 0;
+    pub(crate) const RDWR: i32 = 2;
 }
 
 const REGULAR: u32 = 0o100_644;

@@ -4,5 +4,6 @@
 mod common;
 mod files;
 mod hostile;
+mod policy;
 mod sockets;
 mod streams;

@@ -137,13 +137,18 @@ fn io_process() -> (Arc<IoProcess>, Link) {
         name: "test".into(),
         network: false,
         policy: None,
+        narrowing: None,
         audit: false,
+        record: false,
     })
     .expect("json");
     sender.send(IO_REQUEST, &setup, &[]).expect("send");
     // Its process stands for nothing but a process id.
     let (_, other) = Link::pair().expect("link");
-    (Arc::new(IoProcess::new(sleeper(other), sender, receiver)), Link::from_descriptor(peer))
+    (
+        Arc::new(IoProcess::new(sleeper(other), sender, receiver, ("test", &[]))),
+        Link::from_descriptor(peer),
+    )
 }
 
 pub(super) fn null() -> Stdio {
@@ -214,7 +219,7 @@ impl Rig {
             rustix::event::eventfd(0, flags).expect("eventfd")
         };
         let (doorbell, notify) = (eventfd(), eventfd());
-        io.attach(1, "c", [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio, &[])
+        io.attach(1, ("c", None), [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio, &[])
             .expect("attach");
         io.await_attached(1).expect("attached");
         let window = SharedMemory::map(window.as_fd(), WINDOW_BYTES as usize).expect("map");
