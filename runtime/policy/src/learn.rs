@@ -2,7 +2,7 @@
 //! The smallest policy that allows what a log has.
 //!
 //! Everything that was accepted is allowed, by what it was, and nothing else: paths and addresses
-//! are those of the log.  Addresses with DNS names are allowed by name.  Directories of which many
+//! are those of the log.  One exception: what was made and written may be truncated.  Addresses with DNS names are allowed by name.  Directories of which many
 //! files were used can be allowed whole ([`Learnt::policy`]).
 
 use std::{
@@ -29,6 +29,8 @@ enum Object {
 pub struct Learnt {
     /// For each object, the calls about it.
     calls: BTreeMap<Object, BTreeSet<CallKind>>,
+    /// Lines of calls.
+    pub lines: usize,
     /// Lines that were no calls, or calls that were not accepted.
     pub passed_over: usize,
     /// Lines whose path is not text or has `*` or `?` in it: no pattern stands for it alone.
@@ -55,6 +57,7 @@ impl Learnt {
             self.unwritable += 1;
             return;
         }
+        self.lines += 1;
         for object in objects(kind, &line) {
             self.calls.entry(object).or_default().insert(kind);
         }
@@ -63,13 +66,18 @@ impl Learnt {
     /// The policy file.  Where more than `wildcards` names of one directory were used in the same
     /// way, the whole directory may be; `None`: never.
     pub fn policy(&self, wildcards: Option<usize>) -> String {
-        let mut by_calls: BTreeMap<&BTreeSet<CallKind>, Vec<&Object>> = BTreeMap::new();
+        let mut by_calls: BTreeMap<BTreeSet<CallKind>, Vec<&Object>> = BTreeMap::new();
         for (object, calls) in &self.calls {
+            let mut calls = calls.clone();
+            // The next time the file is there, and making it is emptying it.
+            if calls.contains(&CallKind::Create) && calls.contains(&CallKind::OpenWrite) {
+                calls.insert(CallKind::Truncate);
+            }
             by_calls.entry(calls).or_default().push(object);
         }
         let mut text = "version = 1\ndefault = \"block\"\n".to_owned();
         for (calls, objects) in by_calls {
-            let calls = words(calls);
+            let calls = words(&calls);
             let paths = paths(&objects, wildcards);
             if objects.contains(&&Object::Nothing) {
                 rule(&mut text, &calls, &[]);

@@ -53,6 +53,10 @@ impl Bill {
 
     /// So many bytes were moved; returns them.
     fn settle(mut self, moved: u64) -> u64 {
+        if moved > self.taken {
+            // The file grew meanwhile.
+            let _ = self.budget.take(moved - self.taken);
+        }
         self.taken = self.taken.saturating_sub(moved);
         moved
     }
@@ -129,13 +133,18 @@ impl Files {
         context: &mut Context<'_>,
     ) -> Result<Reply, Refusal> {
         let (file, mut range) = self.file_of(request)?;
+        let mut billed = range.bytes;
         if !file.budget.is_endless() {
             // What is there, so that a short read means the end of the file and nothing else.
             let size = rustix::fs::fstat(&*file.descriptor)?.st_size.cast_unsigned();
             let there = size.saturating_sub(range.position);
-            range.bytes = range.bytes.min(usize::try_from(there).unwrap_or(usize::MAX));
+            billed = billed.min(usize::try_from(there).unwrap_or(usize::MAX));
+            // Reads past the page cache have sizes of whole blocks.
+            if !file.is_synchronous {
+                range.bytes = billed;
+            }
         }
-        let bill = Bill::open(&file.budget, range.bytes)?;
+        let bill = Bill::open(&file.budget, billed)?;
         let volume = self.volume(file.volume)?;
         let memory = Arc::clone(context.memory());
         let mut done = 0;

@@ -219,7 +219,8 @@ impl PodPolicy {
             Some(source) => (source.name(), source.read()?),
             None => ("policy".to_owned(), String::new()),
         };
-        let refuse = |reason: String| Error::Invalid { what: format!("policy {name}"), reason };
+        // The reason begins with the file's name.
+        let refuse = |reason: String| Error::Invalid { what: "policy".to_owned(), reason };
         if source.is_some() && text.trim().is_empty() {
             return Err(refuse(format!("{name}:1: it is empty: give it version = 1")));
         }
@@ -231,7 +232,8 @@ impl PodPolicy {
             if let Target::Interceptor(wanted) = target
                 && !has(wanted)
             {
-                let reason = format!("it asks interceptor {wanted:?}, which this program has not");
+                let reason =
+                    format!("{name}: it asks interceptor {wanted:?}, which this program has not");
                 return Err(refuse(reason));
             }
         }

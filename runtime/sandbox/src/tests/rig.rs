@@ -27,6 +27,7 @@ use crate::{
     Container, ExitStatus, Stdio, Stream,
     io_process::{IoProcess, Trouble},
     launch::{HostProcess, Launch},
+    policy::Interceptor,
     reader,
     state::State,
     stdio::OpenStdio,
@@ -125,7 +126,7 @@ fn sleeper(link: OwnedFd) -> HostProcess {
     Launch { program, name: "1000", link, log: &log, cgroup: None }.start().expect("sleep")
 }
 
-fn io_process() -> (Arc<IoProcess>, Link) {
+fn io_process(interceptors: &[Interceptor]) -> (Arc<IoProcess>, Link) {
     let (sender, theirs) = Link::pair().expect("link");
     let receiver = sender.try_clone().expect("clone");
     let peer = theirs.try_clone().expect("clone");
@@ -146,7 +147,7 @@ fn io_process() -> (Arc<IoProcess>, Link) {
     // Its process stands for nothing but a process id.
     let (_, other) = Link::pair().expect("link");
     (
-        Arc::new(IoProcess::new(sleeper(other), sender, receiver, ("test", &[]))),
+        Arc::new(IoProcess::new(sleeper(other), sender, receiver, ("test", interceptors))),
         Link::from_descriptor(peer),
     )
 }
@@ -177,7 +178,16 @@ impl Rig {
     }
 
     pub(super) fn with(stdio: Stdio, terminal: bool) -> Self {
-        let (io, io_peer) = io_process();
+        Self::make(stdio, terminal, &[])
+    }
+
+    /// With functions that may be asked about calls.
+    pub(super) fn with_interceptors(interceptors: &[Interceptor]) -> Self {
+        Self::make(null(), false, interceptors)
+    }
+
+    fn make(stdio: Stdio, terminal: bool, interceptors: &[Interceptor]) -> Self {
+        let (io, io_peer) = io_process(interceptors);
         let (sender, theirs) = Link::pair().expect("link");
         sender.set_send_timeout(crate::vm::SEND_PATIENCE).expect("timeout");
         let receiver = sender.try_clone().expect("clone");

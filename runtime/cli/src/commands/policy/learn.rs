@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use trine_policy::learn::Learnt;
+use trine_policy::{audit::RECORDED_MAX, learn::Learnt};
 
 use crate::{
     args::{self, PolicyLearnArgs},
@@ -53,6 +53,9 @@ pub(super) fn learn(context: &Context, arguments: &PolicyLearnArgs) -> Result<u8
     }
     let rules = policy.matches("[[rule]]").count();
     eprintln!("trine: learnt {rules} rules");
+    if learnt.lines >= RECORDED_MAX {
+        eprintln!("trine: only the first {RECORDED_MAX} different calls were recorded");
+    }
     if learnt.passed_over > 0 {
         eprintln!("trine: {} lines are no calls that were accepted", learnt.passed_over);
     }
