@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         mpsc::{Receiver, TryRecvError},
