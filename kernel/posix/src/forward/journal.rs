@@ -73,6 +73,10 @@ impl<T: Any + Send + Sync + fmt::Debug> Owner for Slot<T> {
     }
 }
 
+/// Operation, handle and argument of a call.
+type Key = (u16, u32, u64);
+/// Slots by encoded arguments.
+type Slots = BTreeMap<Box<[u8]>, Arc<dyn Any + Send + Sync>>;
 /// What a walk found for a name.
 type Step = Result<Arc<Node>, Errno>;
 
@@ -81,8 +85,7 @@ type Step = Result<Arc<Node>, Errno>;
 /// A path may have thousands of names and a call thousands of parts: everything is found by key.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    /// By operation, handle and argument, and by encoded arguments: slots.
-    entries: BTreeMap<(u16, u32, u64), BTreeMap<Box<[u8]>, Arc<dyn Any + Send + Sync>>>,
+    entries: BTreeMap<Key, Slots>,
     /// What walks on volumes found, by directory and name.
     steps: BTreeMap<u32, BTreeMap<Box<[u8]>, Step>>,
     /// Contents of volumes that are under way.
@@ -124,6 +127,6 @@ impl Journal {
     }
 }
 
-fn key(call: &Call<'_>) -> (u16, u32, u64) {
+fn key(call: &Call<'_>) -> Key {
     (call.operation as u16, call.handle, call.argument)
 }
