@@ -9,7 +9,7 @@ use std::{
 
 use rustix::io::Errno;
 use trine_abi::{
-    file::{Link as NewName, Rename, SetAttr, Walk, Walked, Wire},
+    file::{SetAttr, Walk, Walked, Wire},
     window::{DATA, Operation, SMALL_BYTES, Submission, WINDOW_BYTES},
 };
 use trine_io::protocol::{Narrowing, Notice, Request};
@@ -18,7 +18,10 @@ use trine_policy::case::{Question, Verdict};
 
 use crate::{
     common::spec,
-    files::{Bed, ROOT, libc_flags::RDONLY, libc_flags::RDWR},
+    volume::{
+        Bed, ROOT,
+        libc_flags::{RDONLY, RDWR},
+    },
 };
 
 const EDQUOT: Errno = Errno::DQUOT;
@@ -348,64 +351,4 @@ fn what_narrows_a_policy_never_widens_it() {
     let node = bed.find(&[b"f"]).node;
     assert_eq!(bed.open(node, RDONLY), Err(Errno::NOENT));
     assert!(bed.log().contains("\"rule\":\"container:f\""), "{}", bed.log());
-}
-
-#[test]
-fn policy_decides_by_where_a_file_is_and_logs() {
-    let policy = r#"
-        version = 1
-        [[rule]]
-        id = "keys"
-        calls = ["file-read", "file-write"]
-        paths = ["/data/**/*.key"]
-        action = "block"
-        errno = "EACCES"
-        [[rule]]
-        id = "frozen"
-        calls = ["openat"]
-        paths = ["/data/live/**"]
-        action = "intercept"
-        rewrite = { prefix = "/data/live", path = "/data/frozen" }
-        [[rule]]
-        id = "hidden"
-        calls = ["stat"]
-        paths = ["/data/hidden"]
-        action = "block"
-        errno = "ENOENT"
-    "#;
-    let mut bed = Bed::new(false, Some(policy));
-    let inside = bed.volume();
-    for directory in ["sub", "live", "frozen"] {
-        fs::create_dir(inside.join(directory)).expect("mkdir");
-        fs::write(inside.join(directory).join("f"), directory).expect("written");
-    }
-    fs::write(inside.join("sub/a.key"), "secret").expect("written");
-    fs::write(inside.join("hidden"), "").expect("written");
-    let key = bed.find(&[b"sub", b"a.key"]).node;
-    assert_eq!(bed.open(key, RDONLY), Err(Errno::ACCESS));
-    let cut = SetAttr { size: Some(0), ..SetAttr::default() }.encode();
-    assert_eq!(bed.call(Operation::FileSetAttr, key, 0, &cut), Err(Errno::ACCESS));
-    let rename = Rename { old: b"a.key".to_vec(), directory: ROOT, new: b"a".to_vec(), flags: 0 };
-    let sub = bed.find(&[b"sub"]).node;
-    let rename = bed.call(Operation::FileRename, sub, 0, &rename.encode());
-    assert_eq!(rename, Err(Errno::ACCESS), "or it could be read under the other name");
-    let link = NewName { directory: ROOT, name: b"plain".to_vec() }.encode();
-    assert_eq!(bed.call(Operation::FileLink, key, 0, &link), Err(Errno::ACCESS));
-    // Where it is, not where it was found.
-    fs::rename(inside.join("sub/a.key"), inside.join("sub/a")).expect("renamed");
-    assert_eq!(bed.contents(key).expect("read"), b"secret");
-    fs::rename(inside.join("sub/f"), inside.join("sub/f.key")).expect("renamed");
-
-    let live = bed.find(&[b"live", b"f"]).node;
-    assert_eq!(bed.contents(live).expect("read"), b"frozen");
-    assert_eq!(bed.walk(ROOT, &[b"hidden"]).expect("walked").errno, 2);
-
-    let log = fs::read_to_string(bed.tree.path().join("audit")).expect("the log");
-    let lines: Vec<trine_policy::audit::Line> =
-        log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let first = lines.first().expect("a line");
-    assert_eq!(first.path.as_deref(), Some("/data/sub/a.key"));
-    assert_eq!((first.rule.as_deref(), first.errno.as_deref()), (Some("keys"), Some("EACCES")));
-    assert_eq!((&*first.container, &*first.call), ("c", "openat"));
-    assert_eq!(lines.len(), 5, "{log}");
 }

@@ -36,7 +36,7 @@ use crate::{
 use oci_spec::runtime::Spec;
 use trine_abi::control::{Config, Process};
 
-pub use process::{parse_process, process};
+pub use process::{CAPABILITIES, parse_process, process};
 pub use resources::{MEMORY_MIN_BYTES, memory_limit, parse_resources, update};
 pub use spec::{load_spec, parse_spec};
 
