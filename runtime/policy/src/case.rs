@@ -6,7 +6,7 @@
 //! has another path by then, or the policy is another, the question is put again.
 
 use std::{
-    hash::{BuildHasher, Hash, Hasher, RandomState},
+    hash::{BuildHasher, RandomState},
     net::SocketAddr,
     time::Duration,
 };
@@ -129,12 +129,8 @@ impl Case {
 
     pub(crate) fn mark(&mut self, place: (u64, usize, usize), call: &Call<'_>) -> Mark {
         let keys = self.keys.get_or_insert_with(Default::default);
-        let one = |key: &RandomState| {
-            let mut hasher = key.build_hasher();
-            (place, call.kind as u8, call.path, call.address, call.names).hash(&mut hasher);
-            hasher.finish()
-        };
-        (one(&keys.0), one(&keys.1))
+        let about = (place, call.kind as u8, call.path, call.address, call.names);
+        (keys.0.hash_one(about), keys.1.hash_one(about))
     }
 
     pub(crate) fn is_charged(&self, mark: Mark) -> bool {

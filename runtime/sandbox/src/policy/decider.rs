@@ -104,7 +104,7 @@ pub(super) fn serve(
     answer_fn: &Arc<AnswerFn>,
 ) {
     let mut connection: Option<Connection> = None;
-    for (asked, id) in questions.into_iter().zip(1..) {
+    for (asked, id) in questions.iter().zip(1..) {
         let line = line(pod, id, &asked.question);
         connection = connection.filter(|current| !current.is_over.load(Ordering::Acquire));
         // Once more over a new connection: the old one may have ended without our knowing.

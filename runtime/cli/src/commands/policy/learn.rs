@@ -47,7 +47,7 @@ pub(super) fn learn(context: &Context, arguments: &PolicyLearnArgs) -> Result<u8
     let policy = learnt.policy(arguments.wildcards);
     match &arguments.output {
         Some(path) => {
-            fs::write(path, &policy).with_context(|| format!("cannot write {}", path.display()))?
+            fs::write(path, &policy).with_context(|| format!("cannot write {}", path.display()))?;
         }
         None => output::print(&policy)?,
     }
