@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     command::{self, Output, PATIENCE},
     images::{self, BUSYBOX, Layer, write_archive},
     paths,
-    smoke::CASES,
+    smoke::{CASES, Case, HOSTILE},
     suite::Suite,
 };
 
@@ -36,13 +36,10 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         ensure!(images::ALL.iter().all(|image| list.contains(image.name)), "listed: {list}");
         Ok(())
     });
-    for case in CASES {
-        suite.case(&format!("tool-{}", case.name), || {
-            let mut run = trine(&["run", "--cpus", &case.vcpus.to_string(), case.image.name]);
-            let output = command::run(run.args(case.command))?.expect_status(case.status)?;
-            ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
-            Ok(())
-        });
+    for (cases, patience) in [(CASES, PATIENCE), (HOSTILE, 4 * PATIENCE)] {
+        for case in cases {
+            suite.case(&format!("tool-{}", case.name), || small_case(case, patience));
+        }
     }
     suite.case("tool-rootfs-directory", || {
         let rootfs = BUSYBOX.rootfs();
@@ -64,6 +61,14 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         serde_json::from_str::<Value>(&text).context("parse what trine doctor printed").map(drop)
     });
     faults(bed, suite);
+}
+
+fn small_case(case: &Case, patience: Duration) -> Result<()> {
+    let mut run = trine(&["run", "--cpus", &case.vcpus.to_string(), case.image.name]);
+    let running = command::start(run.args(case.command), Stdio::null())?;
+    let output = running.wait(patience)?.expect_status(case.status)?;
+    ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
+    Ok(())
 }
 
 fn build_images() -> Result<()> {
