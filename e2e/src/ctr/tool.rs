@@ -56,6 +56,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         bed.remove(&id)
     });
     suite.case("tool-oci-runtime", || oci_runtime(bed));
+    suite.case("tool-check", check);
     suite.case("tool-doctor", || {
         let text = command::must(&mut trine(&["doctor", "--json"]), PATIENCE)?;
         serde_json::from_str::<Value>(&text).context("parse what trine doctor printed").map(drop)
@@ -77,6 +78,21 @@ fn build_images() -> Result<()> {
         command::must(build.arg(image.archive()), Duration::from_secs(120))?;
     }
     Ok(())
+}
+
+/// What programs of an image need that is not there: busybox would mount swap space.
+fn check() -> Result<()> {
+    let check = |more: &[&str]| command::run(trine(&["check", BUSYBOX.name]).args(more));
+    check(&["--program", "/usr/bin/hello"])?.expect_status(0)?;
+    let all = check(&["--json"])?.expect_status(1)?;
+    let report: Value = serde_json::from_str(&all.stdout).context("parse what it printed")?;
+    let lacking = report["lacking"].as_array().context("no list")?;
+    ensure!(lacking.iter().any(|call| call["name"] == "swapon"), "{}", all.stdout);
+    let refused = report["refused"].to_string();
+    ensure!(refused.contains("/broken/wrong-architecture"), "{refused}");
+    ensure!(refused.contains("/broken/no-loader"), "{refused}");
+    fault_of(&check(&["--program", "/no/such/program"])?, 125, "/no/such/program")?;
+    fault_of(&command::run(&mut trine(&["check", "/no/such/image"]))?, 125, "/no/such/image")
 }
 
 fn oci_runtime(bed: &Bed) -> Result<()> {
