@@ -14,8 +14,21 @@ use anyhow::{Context as _, Result};
 use crate::{command, paths};
 
 /// Names of the programs, and of their sources without `.c`.
-pub(crate) const NAMES: &[&str] =
-    &["forks", "hello", "memory", "preempt", "shootdown", "signals", "simd", "terminal", "threads"];
+pub(crate) const NAMES: &[&str] = &[
+    "bombs",
+    "elves",
+    "faults",
+    "forks",
+    "hello",
+    "memory",
+    "preempt",
+    "shootdown",
+    "signals",
+    "simd",
+    "terminal",
+    "threads",
+    "wild",
+];
 
 /// Names of programs, in `/broken` of the busybox image, that no system can run, with what is wrong
 /// with them.

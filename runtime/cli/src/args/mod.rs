@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: what can be said, and the help that says so.
 
+mod check;
 mod container;
 mod image;
 mod policy;
@@ -14,6 +15,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    check::CheckArgs,
     container::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs, SpecArgs, UpdateArgs},
     image::{ImageBuildArgs, ImageCommand, ImageListArgs, ImagePruneArgs, ImageRemoveArgs},
     policy::{PolicyCommand, PolicyDiffArgs, PolicyExplainArgs, PolicyLearnArgs, PolicyReloadArgs},
@@ -167,6 +169,17 @@ pub(crate) enum Command {
     /// Build, list and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Say which system calls a program or an image needs that are not there
+    ///
+    /// Decodes the code of programs and of what they reach of their libraries, and finds the system
+    /// calls in it. What cannot be known so: calls of code that is made or loaded at run time, and
+    /// whether a program copes with the error that it gets. Places whose call could not be told are
+    /// counted.
+    ///
+    /// Exit status: 0 if nothing is lacking; 1 if a system call is lacking, or a program would be
+    /// refused at once (another architecture, an interpreter that is not there); 125 if the check
+    /// failed; 2 for a wrong command line.
+    Check(CheckArgs),
     /// Check, explain, learn and compare policies, and reload a container's
     #[command(subcommand)]
     Policy(PolicyCommand),
