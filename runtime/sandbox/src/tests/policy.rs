@@ -10,7 +10,7 @@ use std::{
 use trine_abi::{
     socket::pack_open,
     window::{
-        self, COMPLETION_BYTES, COMPLETIONS, CQ_TAIL, Completion, Operation, SQ_TAIL,
+        self, COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion, Operation, SQ_TAIL,
         SUBMISSION_BYTES, SUBMISSIONS, Submission,
     },
 };
@@ -45,6 +45,7 @@ impl Guest {
         let mut entry = [0; COMPLETION_BYTES];
         let at = window::entry_offset(COMPLETIONS, number, COMPLETION_BYTES);
         self.window.read(at, &mut entry).expect("in the window");
+        self.window.store_release(CQ_HEAD, number + 1).expect("in the window");
         Completion::decode(&entry).errno
     }
 }
