@@ -281,12 +281,14 @@ fn without_kvm(faults: &mut Vec<Fault>) -> Result<()> {
     Ok(())
 }
 
-fn trine(arguments: &[&str]) -> Command {
+/// A command of the tool.
+pub(super) fn trine(arguments: &[&str]) -> Command {
     let mut trine = Command::new(paths::trine());
     trine.args(arguments);
     trine
 }
 
-fn text(path: &Path) -> String {
+/// A path as text.
+pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

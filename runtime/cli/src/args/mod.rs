@@ -10,7 +10,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -18,7 +18,7 @@ pub(crate) use self::{
     check::CheckArgs,
     container::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs, SpecArgs, UpdateArgs},
     image::{ImageBuildArgs, ImageCommand, ImageListArgs, ImagePruneArgs, ImageRemoveArgs},
-    policy::{PolicyCommand, PolicyExplainArgs},
+    policy::{PolicyCommand, PolicyDiffArgs, PolicyExplainArgs, PolicyLearnArgs, PolicyReloadArgs},
     process::{CreateArgs, CreateFlags, ExecArgs},
     run::{EmbeddedFlags, RunArgs},
 };
@@ -59,6 +59,16 @@ impl Cli {
         }
         Self::try_parse_from(words)
     }
+}
+
+/// Parses what comes after `trine run`.
+///
+/// # Errors
+/// What is wrong with it, or the help that was asked for.
+pub(crate) fn parse_run(arguments: &[OsString]) -> Result<RunArgs, clap::Error> {
+    let words = ["trine", "run"].map(OsString::from).into_iter().chain(arguments.iter().cloned());
+    let RunCommand::Run(run) = RunCli::try_parse_from(words)?.command;
+    Ok(*run)
 }
 
 /// A command line whose command is `run`.
@@ -170,7 +180,7 @@ pub(crate) enum Command {
     /// refused at once (another architecture, an interpreter that is not there); 125 if the check
     /// failed; 2 for a wrong command line.
     Check(CheckArgs),
-    /// Check policies, and explain what they do
+    /// Check, explain, learn and compare policies, and reload a container's
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Check this host, and say how to mend what is wrong

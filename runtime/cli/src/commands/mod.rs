@@ -40,6 +40,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Run(arguments) => return run::run(context, &arguments),
         Command::Exec(arguments) => return exec::exec(context, &arguments),
         Command::Check(arguments) => return check::check(context, &arguments),
+        Command::Policy(command) => return policy::policy(context, &command),
         Command::Doctor(arguments) => return doctor::doctor(context, &arguments),
         Command::Create(arguments) => create::create(context, &arguments)?,
         Command::Start(arguments) => state::start(context, &arguments.id)?,
@@ -54,7 +55,6 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Spec(arguments) => spec::spec(&arguments)?,
         Command::Features => features::features()?,
         Command::Image(command) => image::image(context, &command)?,
-        Command::Policy(command) => policy::policy(&command)?,
         Command::Completion(arguments) => complete(arguments.shell)?,
         Command::Supervise(_) => supervise::run()?,
     }
