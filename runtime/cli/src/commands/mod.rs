@@ -39,8 +39,8 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
     match command {
         Command::Run(arguments) => return run::run(context, &arguments),
         Command::Exec(arguments) => return exec::exec(context, &arguments),
-        Command::Check(arguments) => return check::check(context, &arguments),
         Command::Policy(command) => return policy::policy(context, &command),
+        Command::Check(arguments) => return check::check(context, &arguments),
         Command::Doctor(arguments) => return doctor::doctor(context, &arguments),
         Command::Create(arguments) => create::create(context, &arguments)?,
         Command::Start(arguments) => state::start(context, &arguments.id)?,
