@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, LAST = 500, STEP_US = 2000, PATIENCE_MS = 4000 };
+enum { PAGE = 4096, LAST = 500, STEP_US = 2000, PATIENCE_MS = 4000, EACH = 10, MIXED = 40 };
 
 static void nothing(int signal) { (void)signal; }
 
@@ -60,15 +60,17 @@ static void sweep(long number, char *memory) {
     enum { VALUES = sizeof values / sizeof *values };
     pid_t self = getpid();
     struct itimerval step = {{0, STEP_US}, {0, STEP_US}};
-    // All arguments alike, then one of each kind in each place, then mixtures.
-    for (int round = 0; round < VALUES * 7 + 60; round++) {
+    // All arguments alike, then some of each kind in each place, then mixtures.
+    enum { ALIKE = VALUES, PLACED = ALIKE + 6 * EACH, ALL = PLACED + MIXED };
+    for (int round = 0; round < ALL; round++) {
         long a[6];
-        if (round < VALUES) {
+        if (round < ALIKE) {
             for (int i = 0; i < 6; i++) a[i] = values[round];
-        } else if (round < VALUES * 7) {
+        } else if (round < PLACED) {
             static const long usual[6] = {3, 0, 8, 0, 0, 0};
             for (int i = 0; i < 6; i++) a[i] = i == 1 || i == 3 ? (long)memory : usual[i];
-            a[(round - VALUES) / VALUES] = values[round % VALUES];
+            // Other ones for each number, so that all are used.
+            a[(round - ALIKE) / EACH] = values[(round * 3 + number) % VALUES];
         } else {
             unsigned seed = number * 1000 + round;
             for (int i = 0; i < 6; i++) a[i] = values[rand_r(&seed) % VALUES];
