@@ -8,7 +8,7 @@ CARGO   ?= cargo
 # e2e: run only the cases whose names contain one of these words; another runtime to compare with.
 CASES   ?=
 RUNTIME ?= io.containerd.trine.v1
-# compat: --fast, --source=NAME, --jobs=N, --ask-again.
+# compat: --fast, --source=NAME, --jobs=N, --ask-again, --tidy.
 COMPAT  ?=
 # e2e: how many containers the leak check starts, one after the other and at once.
 export TRINE_E2E_SEQUENTIAL ?= 200
@@ -52,7 +52,7 @@ test: build ## run all tests: units, containerd end to end, the standard-KVM lan
 	 $(CARGO) test --no-fail-fast 2>&1 | tee $(LOGS)/unit.log || status=1; \
 	 $(E2E) ctr --runtime $(RUNTIME) $(CASES) 2>&1 | tee $(LOGS)/ctr.log || status=1; \
 	 $(E2E) kvm $(CASES) 2>&1 | tee $(LOGS)/kvm.log || status=1; \
-	 $(E2E) compat --fast -- $(CASES) 2>&1 | tee $(LOGS)/compat.log || status=1; \
+	 $(E2E) compat --fast $(COMPAT) -- $(CASES) 2>&1 | tee $(LOGS)/compat.log || status=1; \
 	 $(TOOLS) totals $(LOGS)/{unit,ctr,kvm,compat}.log || status=1; exit $$status
 
 demo: setup build ## do all set-up and show containers in micro-VMs, step by step

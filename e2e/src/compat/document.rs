@@ -50,7 +50,7 @@ fn summary() -> Result<String> {
         writeln!(
             table,
             "| {} | {} | {must} | {known} | {} | {}.{} % |",
-            source.title(),
+            source.title,
             cases.len(),
             cases.len() - applicable,
             share / 10,
@@ -58,7 +58,7 @@ fn summary() -> Result<String> {
         )?;
         for case in &cases {
             if let Expected::KnownFail(why) = &case.expected {
-                writeln!(failures, "- {} `{}`: {why}", source.name(), case.name)?;
+                writeln!(failures, "- {} `{}`: {why}", source.name, case.name)?;
             }
         }
     }

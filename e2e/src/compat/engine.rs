@@ -55,10 +55,15 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// The folder of the images.
+pub(crate) fn images() -> PathBuf {
+    paths::cache().join("compat/images")
+}
+
 /// A way to run commands in containers.
 pub(crate) trait Engine {
-    /// Runs a command in a fresh container.
-    fn run(&self, command: &[String], timeout: Duration) -> Result<Outcome>;
+    /// Runs a command in a fresh container with so many CPUs, if that can be limited.
+    fn run(&self, command: &[String], timeout: Duration, cpus: u32) -> Result<Outcome>;
 }
 
 /// Trine's command line.
@@ -75,6 +80,9 @@ impl Trine {
         let build = ["image", "build", "-t", root.name];
         command::must(this.trine().args(build).arg(root.path()), Duration::from_secs(300))
             .context("build the image")?;
+        // What the name meant before is of no use.
+        command::must(this.trine().args(["image", "prune"]), command::PATIENCE)
+            .context("remove old images")?;
         Ok(this)
     }
 
@@ -84,17 +92,17 @@ impl Trine {
         let script = r#"busybox ip link set lo up && exec "$@""#;
         trine.args(["--net", "--", "sh", "-c", script, "unshare"]).arg(paths::trine());
         trine.arg("--root").arg(&self.state);
-        trine.arg("--images").arg(paths::cache().join("compat/images"));
+        trine.arg("--images").arg(images());
         trine
     }
 }
 
 impl Engine for Trine {
-    fn run(&self, command: &[String], timeout: Duration) -> Result<Outcome> {
+    fn run(&self, command: &[String], timeout: Duration, cpus: u32) -> Result<Outcome> {
         let mut trine = self.trine();
         let seconds = timeout.as_secs().to_string();
         trine.args(["run", "--timeout", &seconds, "--hostname", "compat"]);
-        trine.args(["--memory", self.root.memory]);
+        trine.args(["--memory", self.root.memory, "--cpus", &cpus.to_string()]);
         for variable in ENVIRONMENT {
             trine.args(["--env", variable]);
         }
@@ -132,7 +140,7 @@ impl Runc {
 }
 
 impl Engine for Runc {
-    fn run(&self, command: &[String], timeout: Duration) -> Result<Outcome> {
+    fn run(&self, command: &[String], timeout: Duration, _cpus: u32) -> Result<Outcome> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("compat-{}-{}-{number}", std::process::id(), self.root.name);
         let bundle = self.folder.join(&name);

@@ -76,7 +76,7 @@ fn first_difference<'a>(one: &'a str, other: &'a str) -> (usize, Option<&'a str>
 impl Verdict {
     /// The line that is printed for it.
     pub(crate) fn line(&self, source: Source, case: &Case) -> String {
-        let name = format!("{}/{}", source.name(), case.name);
+        let name = format!("{}/{}", source.name, case.name);
         let fail = paint("FAIL", "31");
         match self {
             Self::Passed(seconds) => format!("{} {name} ({seconds:.2} s)", paint("ok  ", "32")),
@@ -122,11 +122,6 @@ impl Totals {
     pub(crate) fn is_good(&self) -> bool {
         self.failed.is_empty()
     }
-
-    /// How many cases were run.
-    pub(crate) fn ran(&self) -> usize {
-        (self.passed + self.known) as usize + self.failed.len()
-    }
 }
 
 impl fmt::Display for Totals {
@@ -155,7 +150,7 @@ mod tests {
     }
 
     fn case(expected: Expected) -> Case {
-        Case { name: "x".to_owned(), is_fast: false, timeout: Duration::ZERO, expected }
+        Case { name: "x".to_owned(), is_fast: false, timeout: Duration::ZERO, cpus: 1, expected }
     }
 
     #[test]
@@ -166,11 +161,14 @@ mod tests {
 
     #[test]
     fn must_fails_when_it_differs_and_known_fail_when_it_does_not() {
-        let (truth, source) = (outcome(Some(0), "a"), Source::Programs);
+        let (truth, source) = (outcome(Some(0), "a"), source::PROGRAMS);
         let judge_fn = |expected: &Expected, other: Outcome| {
             let mut totals = Totals::default();
             totals.add("x", &judge(source, &case(expected.clone()), &truth, other));
-            (totals.is_good(), totals.ran())
+            (
+                totals.is_good(),
+                totals.passed + totals.known + u32::try_from(totals.failed.len()).unwrap(),
+            )
         };
         let known = Expected::KnownFail("why".to_owned());
         assert_eq!(judge_fn(&Expected::Must, outcome(Some(0), "a")), (true, 1));

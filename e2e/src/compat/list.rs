@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! # a comment
-//! NAME [fast] [SECONDSs] must
-//! NAME [fast] [SECONDSs] known-fail: REASON
+//! NAME [fast] [SECONDSs] [Ncpus] must
+//! NAME [fast] [SECONDSs] [Ncpus] known-fail: REASON
 //! NAME n/a: REASON
 //! ```
 
@@ -32,6 +32,8 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) is_fast: bool,
     pub(crate) timeout: Duration,
+    /// How many CPUs it needs.
+    pub(crate) cpus: u32,
     pub(crate) expected: Expected,
 }
 
@@ -62,8 +64,13 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Case>> {
 
 fn parse_line(line: &str) -> Result<Case> {
     let (name, mut rest) = line.split_once(char::is_whitespace).context("a name and no more")?;
-    let mut case =
-        Case { name: name.to_owned(), is_fast: false, timeout: TIMEOUT, expected: Expected::Must };
+    let mut case = Case {
+        name: name.to_owned(),
+        is_fast: false,
+        timeout: TIMEOUT,
+        cpus: 1,
+        expected: Expected::Must,
+    };
     loop {
         rest = rest.trim_start();
         let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
@@ -79,10 +86,14 @@ fn parse_line(line: &str) -> Result<Case> {
                 case.expected = Expected::NotApplicable(reason(after)?);
                 return Ok(case);
             }
-            _ => match word.strip_suffix('s').filter(|number| is_number(number)) {
-                Some(seconds) => case.timeout = Duration::from_secs(seconds.parse()?),
-                None => bail!("`{word}` is none of fast, SECONDSs, must, known-fail:, n/a:"),
-            },
+            _ => {
+                let number_fn = |unit| word.strip_suffix(unit).filter(|number| is_number(number));
+                match (number_fn("cpus"), number_fn("s")) {
+                    (Some(cpus), _) => case.cpus = cpus.parse()?,
+                    (_, Some(seconds)) => case.timeout = Duration::from_secs(seconds.parse()?),
+                    _ => bail!("`{word}` is none of fast, SECONDSs, Ncpus, must, known-fail:, n/a:"),
+                }
+            }
         }
         rest = after;
     }
@@ -110,6 +121,7 @@ mod tests {
         assert_eq!((cases[1].is_fast, cases[1].timeout.as_secs()), (true, 5));
         assert_eq!(cases[1].expected, Expected::KnownFail("not yet".to_owned()));
         assert!(!cases[2].is_run());
+        assert_eq!((cases[0].cpus, parse("a 2cpus must").unwrap()[0].cpus), (1, 2));
     }
 
     #[test]

@@ -59,6 +59,12 @@ pub(crate) struct Arguments {
     /// Run so many cases at once [default: the number of CPUs]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Give cases so many times the time that their lines say, on a busy host
+    #[arg(long, default_value_t = 1)]
+    patience: u32,
+    /// Remove each root file system and its image once its cases ran, for hosts with little disk
+    #[arg(long)]
+    tidy: bool,
     /// Run no case; write the summary of the lists into docs/compatibility.md
     #[arg(long)]
     document: bool,
@@ -68,18 +74,19 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn wants(&self, source: Source, case: &Case) -> bool {
-        self.source.as_deref().is_none_or(|name| name == source.name())
+        self.source.as_deref().is_none_or(|name| name == source.name)
             && (!self.fast || case.is_fast)
             && (self.words.is_empty() || self.words.iter().any(|word| is_named(&case.name, word)))
     }
 
-    /// The command line that these came from.
-    fn words(&self) -> Vec<String> {
+    /// The command line that runs the cases of a source.
+    fn words(&self, source: Source) -> Vec<String> {
         let mut words = vec!["compat-inside".to_owned()];
         words.extend(self.fast.then(|| "--fast".to_owned()));
         words.extend(self.ask_again.then(|| "--ask-again".to_owned()));
-        words.extend(self.source.iter().map(|source| format!("--source={source}")));
+        words.push(format!("--source={}", source.name));
         words.extend(self.jobs.iter().map(|jobs| format!("--jobs={jobs}")));
+        words.push(format!("--patience={}", self.patience));
         words.push("--".to_owned());
         words.extend(self.words.iter().cloned());
         words
@@ -103,39 +110,68 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if !Path::new("/dev/kvm").exists() {
         return Ok(suite::skip_all("compat", "this host has no /dev/kvm, so no VM can run here"));
     }
+    let mut sources = Vec::new();
     for source in source::ALL {
         let cases = source.cases()?;
         if cases.iter().any(|case| case.is_run() && arguments.wants(*source, case)) {
-            roots::prepare(source.root())?;
+            sources.push(*source);
         }
     }
-    let words = arguments.words();
+    if sources.is_empty() {
+        return Ok(suite::skip_all("compat", "no case of that name is run"));
+    }
+    let mut is_good = true;
+    for group in sources.chunk_by(|one, other| one.root == other.root) {
+        for source in group {
+            is_good &= run_outside(arguments, *source)?;
+        }
+        if arguments.tidy {
+            group.first().map_or(Ok(()), |source| roots::remove(source.root))?;
+            remove_images()?;
+        }
+    }
+    Ok(is_good)
+}
+
+/// Makes what the cases of a source need, then runs them in namespaces of their own.
+fn run_outside(arguments: &Arguments, source: Source) -> Result<bool> {
+    if let Err(error) = roots::prepare(source.root) {
+        println!("suite compat {}: 0 passed, 1 failed, 0 skipped: {error:#}", source.name);
+        return Ok(false);
+    }
+    let words = arguments.words(source);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     isolate::run(&words)
+}
+
+/// Removes the images: they are made again of the root file systems.
+fn remove_images() -> Result<()> {
+    let folder = engine::images();
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs the cases.
 pub(crate) fn run_inside(arguments: &Arguments) -> Result<bool> {
     let folder = isolate::folder()?;
     let mut is_good = true;
-    let mut ran = 0;
     for source in source::ALL {
         let cases: Vec<Case> =
             source.cases()?.into_iter().filter(|case| arguments.wants(*source, case)).collect();
         if cases.is_empty() {
             continue;
         }
-        let root = source.root();
+        let root = source.root;
         let runc = Runc::new(&folder.join("runc"), root)?;
         let trine = Trine::new(&folder.join("trine-state"), root)?;
         let oracle = Oracle::new(runc, arguments.ask_again, root)?;
-        let totals = run_source(*source, &cases, &oracle, &trine, arguments.jobs)?;
-        println!("suite compat {}: {totals}", source.name());
+        let totals = run_source(*source, &cases, &oracle, &trine, arguments)?;
+        println!("suite compat {}: {totals}", source.name);
         is_good &= totals.is_good();
-        ran += totals.ran();
-    }
-    if ran == 0 {
-        return Ok(suite::skip_all("compat", "no case of that name is run"));
     }
     Ok(is_good)
 }
@@ -145,14 +181,15 @@ fn run_source(
     cases: &[Case],
     oracle: &Oracle,
     trine: &Trine,
-    jobs: Option<usize>,
+    arguments: &Arguments,
 ) -> Result<Totals> {
-    let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
+    let jobs =
+        arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
     let next = AtomicUsize::new(0);
     let totals = Mutex::new(Totals::default());
     let work_fn = || -> Result<()> {
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let verdict = run_case(source, case, oracle, trine)?;
+            let verdict = run_case(source, case, oracle, trine, arguments.patience)?;
             let mut totals = totals.lock().ok().context("another worker failed")?;
             println!("{}", verdict.line(source, case));
             totals.add(&case.name, &verdict);
@@ -169,23 +206,30 @@ fn run_source(
     totals.into_inner().ok().context("a worker failed")
 }
 
-fn run_case(source: Source, case: &Case, oracle: &Oracle, trine: &Trine) -> Result<Verdict> {
+fn run_case(
+    source: Source,
+    case: &Case,
+    oracle: &Oracle,
+    trine: &Trine,
+    patience: u32,
+) -> Result<Verdict> {
     if let Expected::NotApplicable(why) = &case.expected {
         return Ok(Verdict::NotApplicable(why.clone()));
     }
     let command = source.command(case)?;
-    let truth = oracle.ask(source, case, &command)?;
+    let timeout = case.timeout.saturating_mul(patience);
+    let truth = oracle.ask(source, case, &command, timeout)?;
     if !source.is_usable(&truth) {
         return Ok(Verdict::BadCase(truth));
     }
-    let outcome = trine.run(&command, case.timeout)?;
+    let outcome = trine.run(&command, timeout, case.cpus)?;
     keep_log(source, case, &outcome)?;
     Ok(judge::judge(source, case, &truth, outcome))
 }
 
 /// Keeps what a case printed under Trine, for whoever looks into it.
 fn keep_log(source: Source, case: &Case, outcome: &engine::Outcome) -> Result<()> {
-    let folder = paths::cache().join("compat/logs").join(source.name());
+    let folder = paths::cache().join("compat/logs").join(source.name);
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let file = folder.join(case.name.replace('/', "-"));
     std::fs::write(&file, outcome.to_string()).with_context(|| format!("write {}", file.display()))

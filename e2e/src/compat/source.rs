@@ -14,121 +14,168 @@ use crate::paths;
 
 /// A source of cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// Programs as users run them: scripts of `e2e/compat/programs`.
-    Programs,
-    /// The same with Java.
-    Java,
-    /// The same with Go.
-    Go,
-    /// CPython's own tests, a case a module.
-    Cpython,
-    /// The tests of Go's standard library, a case a package.
-    GoStandard,
-    /// stress-ng, a case a stressor.
-    Stress,
+pub(crate) struct Source {
+    /// Its name, and that of its list.
+    pub(crate) name: &'static str,
+    /// What it is, for the document.
+    pub(crate) title: &'static str,
+    /// The root file system that its cases run in.
+    pub(crate) root: Root,
+    script: Script,
+    measure: Measure,
 }
 
-/// All of them, the quick ones first.
+/// What is run for a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Script {
+    /// The script of its name, in the folder named as the source.
+    OfCase,
+    /// This one, which takes the name of the case; what it prints is compared.
+    Shared(&'static str),
+}
+
+/// What of the output must be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measure {
+    /// All of it.
+    Whole,
+    /// All but numbers of skipped tests, which may be smaller: tests that Trine can run and runc
+    /// cannot are no difference.
+    FewerSkips,
+}
+
+/// Programs as users run them.
+pub(crate) const PROGRAMS: Source = Source {
+    name: "programs",
+    title: "programs as users run them",
+    root: roots::PROGRAMS,
+    script: Script::OfCase,
+    measure: Measure::Whole,
+};
+
+/// Java, the same way.
+const JAVA: Source =
+    Source { name: "java", title: "Java, the same way", root: roots::JAVA, ..PROGRAMS };
+
+/// Go, the same way.
+const GO: Source = Source { name: "go", title: "Go, the same way", root: roots::GO, ..PROGRAMS };
+
+/// stress-ng, a case a stressor.
+const STRESS: Source = Source {
+    name: "stress-ng",
+    title: "stress-ng, checking itself, by stressor",
+    root: roots::STRESS,
+    script: Script::Shared(include_str!("../../compat/run/stress-ng.sh")),
+    measure: Measure::Whole,
+};
+
+/// The tests of Go's standard library, a case a package.
+const GO_STANDARD: Source = Source {
+    name: "go-std",
+    title: "Go's standard library tests, by package",
+    root: roots::GO,
+    script: Script::Shared(include_str!("../../compat/run/go-std.sh")),
+    measure: Measure::Whole,
+};
+
+/// CPython's own tests, a case a module.
+const CPYTHON: Source = Source {
+    name: "cpython",
+    title: "CPython's own test suite, by module",
+    root: roots::CPYTHON,
+    script: Script::Shared(include_str!("../../compat/run/cpython.sh")),
+    measure: Measure::FewerSkips,
+};
+
+/// busybox's own tests, a case an applet.
+const BUSYBOX: Source = Source {
+    name: "busybox",
+    title: "busybox's own test suite, by applet",
+    root: roots::SUITES,
+    script: Script::Shared(include_str!("../../compat/run/busybox.sh")),
+    measure: Measure::Whole,
+};
+
+/// redis's own tests, a case a file.
+const REDIS: Source = Source {
+    name: "redis",
+    title: "redis's own test suite, by file",
+    script: Script::Shared(include_str!("../../compat/run/redis.sh")),
+    ..BUSYBOX
+};
+
+/// sqlite's own tests, a case a file.
+const SQLITE: Source = Source {
+    name: "sqlite",
+    title: "sqlite's own test suite, by file",
+    script: Script::Shared(include_str!("../../compat/run/sqlite.sh")),
+    ..BUSYBOX
+};
+
+/// Node's own tests, a case a file.
+const NODE: Source = Source {
+    name: "node",
+    title: "Node's own test suite, by file",
+    script: Script::Shared(include_str!("../../compat/run/node.sh")),
+    ..BUSYBOX
+};
+
+/// postgres's regression tests, a case a script.
+const POSTGRES: Source = Source {
+    name: "postgres",
+    title: "postgres's regression tests (pg_regress), by script",
+    script: Script::Shared(include_str!("../../compat/run/postgres.sh")),
+    ..BUSYBOX
+};
+
+/// The Linux kernel's own tests, a case a program.
+const KSELFTEST: Source = Source {
+    name: "kselftest",
+    title: "Linux's own tests (kselftest, static), by program",
+    root: roots::KSELFTEST,
+    script: Script::Shared(include_str!("../../compat/run/kselftest.sh")),
+    measure: Measure::Whole,
+};
+
+/// All of them, those of one root file system in a row.
 pub(crate) const ALL: &[Source] = &[
-    Source::Programs,
-    Source::Java,
-    Source::Go,
-    Source::Stress,
-    Source::GoStandard,
-    Source::Cpython,
+    PROGRAMS,
+    STRESS,
+    BUSYBOX,
+    REDIS,
+    SQLITE,
+    NODE,
+    POSTGRES,
+    KSELFTEST,
+    CPYTHON,
+    JAVA,
+    GO,
+    GO_STANDARD,
 ];
 
-/// Runs a module of CPython's tests and prints how many tests ran and were skipped, without the
-/// times.  What else the tests print goes to standard error.
-const CPYTHON: &str = r#"cd /tmp
-python3 -u -m test --verbose "$1" >log 2>&1 </dev/null
-status=$?
-grep -aE '^Ran [0-9]+ test|^OK|^FAILED \(|^Result: ' log | sed -E 's/ in [0-9.]+s$//'
-[ $status = 0 ] || tail -n 120 log >&2
-exit $status"#;
-
-/// Runs the tests of a package, as they are installed, and prints which passed.
-const GO: &str = r#"export GOCACHE=/tmp/go-cache GO111MODULE=off HOME=/tmp PATH=/usr/lib/go-1.19/bin:$PATH
-cd "/usr/lib/go-1.19/src/$1" || exit 9
-go test -short -count=1 -v "$1" >/tmp/log 2>&1 </dev/null
-status=$?
-grep -aE '^(--- (PASS|SKIP|FAIL)|PASS|FAIL|ok)' /tmp/log | sed -E 's/[ \t]+\(?[0-9.]+s\)?$//' | sort
-[ $status = 0 ] || tail -n 120 /tmp/log >&2
-exit $status"#;
-
-/// Runs a stressor for two seconds, which checks what it does.
-const STRESS: &str = r#"cd /tmp
-stress-ng --verify --timeout 2s --oomable --vm-bytes 64m --temp-path /tmp "--$1" 2 >log 2>&1
-status=$?
-grep -aE 'skipped|fail|not supported|unsuccessful' log | sed -E 's/\[[0-9]+\] ?//g' >&2
-[ $status = 0 ] || tail -n 40 log >&2
-exit $status"#;
-
 impl Source {
-    /// Its name, and that of its list.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Programs => "programs",
-            Self::Java => "java",
-            Self::Go => "go",
-            Self::Cpython => "cpython",
-            Self::GoStandard => "go-std",
-            Self::Stress => "stress-ng",
-        }
-    }
-
-    /// What it is, for the document.
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Programs => "programs as users run them",
-            Self::Java => "Java, the same way",
-            Self::Go => "Go, the same way",
-            Self::Cpython => "CPython's own test suite, by module",
-            Self::GoStandard => "Go's standard library tests, by package",
-            Self::Stress => "stress-ng, checking itself, by stressor",
-        }
-    }
-
-    /// The root file system that its cases run in.
-    pub(crate) fn root(self) -> Root {
-        match self {
-            Self::Programs => roots::PROGRAMS,
-            Self::Java => roots::JAVA,
-            Self::Go | Self::GoStandard => roots::GO,
-            Self::Cpython => roots::CPYTHON,
-            Self::Stress => roots::STRESS,
-        }
-    }
-
     /// Its cases.
     pub(crate) fn cases(self) -> Result<Vec<Case>> {
-        let file = folder().join(format!("{}.list", self.name()));
+        let file = folder().join(format!("{}.list", self.name));
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         list::parse(&text).with_context(|| file.display().to_string())
     }
 
     /// The command of a case.
     pub(crate) fn command(self, case: &Case) -> Result<Vec<String>> {
-        let shell_fn = |script: &str| {
-            vec!["/bin/bash".to_owned(), "-c".to_owned(), script.to_owned(), case.name.clone()]
-        };
-        let with_name_fn = |script: &str| {
-            let mut command = shell_fn(script);
-            command.push(case.name.clone());
-            command
-        };
-        match self {
-            Self::Programs | Self::Java | Self::Go => {
-                let file = folder().join(self.name()).join(format!("{}.sh", case.name));
+        let mut command = vec!["/bin/bash".to_owned(), "-c".to_owned()];
+        match self.script {
+            Script::OfCase => {
+                let file = folder().join(self.name).join(format!("{}.sh", case.name));
                 let script = fs::read_to_string(&file)
                     .with_context(|| format!("read {}", file.display()))?;
-                Ok(shell_fn(&script))
+                command.extend([script, case.name.clone()]);
             }
-            Self::Cpython => Ok(with_name_fn(CPYTHON)),
-            Self::GoStandard => Ok(with_name_fn(GO)),
-            Self::Stress => Ok(with_name_fn(STRESS)),
+            Script::Shared(script) => {
+                command.extend([without_comment(script), case.name.clone(), case.name.clone()]);
+            }
         }
+        Ok(command)
     }
 
     /// Whether what runc did can be the measure.
@@ -138,16 +185,22 @@ impl Source {
 
     /// Whether Trine did what runc did.
     pub(crate) fn is_same(self, truth: &Outcome, outcome: &Outcome) -> bool {
-        let is_equal = match self {
-            // Tests that Trine can run and runc cannot are no difference.
-            Self::Cpython => {
+        let is_equal = match self.measure {
+            Measure::FewerSkips => {
                 let (truth, other) = (Skips::of(&truth.stdout), Skips::of(&outcome.stdout));
                 truth.text == other.text && other.count <= truth.count
             }
-            _ => truth.stdout == outcome.stdout,
+            Measure::Whole => truth.stdout == outcome.stdout,
         };
         truth.status == outcome.status && is_equal
     }
+}
+
+/// A script without the comment at its top, which says nothing to a shell: what runc did is kept by
+/// what was run.
+fn without_comment(script: &str) -> String {
+    let lines: Vec<&str> = script.lines().skip_while(|line| line.starts_with('#')).collect();
+    lines.join("\n")
 }
 
 /// What a run of CPython's tests prints, with the numbers of skipped tests taken out and added up.
@@ -188,7 +241,7 @@ mod tests {
     fn every_list_is_readable_and_every_case_has_its_script() {
         for source in ALL {
             let cases = source.cases().unwrap();
-            assert!(!cases.is_empty(), "{}", source.name());
+            assert!(!cases.is_empty(), "{}", source.name);
             for case in cases {
                 source.command(&case).unwrap();
             }
@@ -210,16 +263,16 @@ mod tests {
             ("Ran 5 tests\nOK (skipped=3)\n", false),
             ("Ran 4 tests\nOK (skipped=2)\n", false),
         ] {
-            assert_eq!(Source::Cpython.is_same(&truth, &outcome(stdout)), is_same, "{stdout}");
+            assert_eq!(CPYTHON.is_same(&truth, &outcome(stdout)), is_same, "{stdout}");
         }
     }
 
     #[test]
     fn every_script_is_in_its_list() {
-        for source in [Source::Programs, Source::Java, Source::Go] {
+        for source in [PROGRAMS, JAVA, GO] {
             let names: BTreeSet<String> =
                 source.cases().unwrap().into_iter().map(|case| case.name).collect();
-            for entry in fs::read_dir(folder().join(source.name())).unwrap() {
+            for entry in fs::read_dir(folder().join(source.name)).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 let name = name.strip_suffix(".sh").unwrap();
                 assert!(names.contains(name), "{name}");

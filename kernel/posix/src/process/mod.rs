@@ -13,7 +13,7 @@ pub(crate) mod exec;
 pub(crate) mod exit;
 pub(crate) mod frame;
 pub mod group;
-mod registry;
+pub(crate) mod registry;
 pub(crate) mod rseq;
 pub(crate) mod seccomp;
 pub mod signal;

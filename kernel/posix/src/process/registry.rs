@@ -7,7 +7,7 @@ use super::{Process, TaskRef};
 use crate::sync::Lock;
 
 /// First id that is not given again before all others were: as Linux's default.
-const PID_MAX: u32 = 32768;
+pub(crate) const PID_MAX: u32 = 32768;
 
 /// All tasks and processes.
 #[derive(Debug, Default)]

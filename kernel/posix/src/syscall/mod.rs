@@ -13,6 +13,7 @@ mod file;
 pub mod futex;
 mod inotify;
 pub(crate) mod ipc;
+mod kcmp;
 mod limits;
 mod memory;
 mod mount;
@@ -263,6 +264,8 @@ table! { process_table:
     309 getcpu => sched::sys_getcpu(u64, u64);
     310 process_vm_readv => remote::sys_process_vm_readv(i32, u64, usize, u64, usize, u64);
     311 process_vm_writev => remote::sys_process_vm_writev(i32, u64, usize, u64, usize, u64);
+    // partial: no KCMP_EPOLL_TFD
+    312 kcmp => kcmp::sys_kcmp(i32, i32, u32, u64, u64);
     // partial: kept and reported; all threads take turns; no SCHED_DEADLINE
     314 sched_setattr => sched::sys_sched_setattr(i32, u64, u32);
     315 sched_getattr => sched::sys_sched_getattr(i32, u64, u32, u32);

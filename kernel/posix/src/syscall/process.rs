@@ -12,6 +12,7 @@ use crate::{
         Process, Task, TaskRef,
         creds::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE},
         group::{RLIMIT_CPU, RLIMIT_NPROC},
+        registry::PID_MAX,
         rseq::Rseq,
         signal::{SIGCHLD, UNBLOCKABLE},
         task::{Phase, Resources, Vfork},
@@ -20,6 +21,8 @@ use crate::{
     sync::Lock,
 };
 
+/// The CLONE_NEW*.
+const NAMESPACES: u64 = 0x7e02_0080;
 const CLONE_VM: u64 = 0x100;
 const CLONE_FS: u64 = 0x200;
 const CLONE_FILES: u64 = 0x400;
@@ -122,16 +125,13 @@ pub(super) fn sys_clone3(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult
     if exit_signal > 64 || (stack == 0) != (stack_size == 0) {
         return Err(Errno::INVAL.into());
     }
-    if word(8) != 0 || word(9) != 0 {
-        // Chosen thread ids are for checkpoint and restore.
-        return Err(Errno::PERM.into());
-    }
     if flags & (CLONE_THREAD | CLONE_PARENT) != 0 && exit_signal != 0 {
         return Err(Errno::INVAL.into());
     }
     if flags & (CLONE_DETACHED | 0xff) != 0 {
         return Err(Errno::INVAL.into());
     }
+    check_chosen_ids(cx, word(8), word(9))?;
     let arguments = CloneArgs {
         flags,
         exit_signal: exit_signal as u32,
@@ -142,6 +142,21 @@ pub(super) fn sys_clone3(cx: &mut Cx<'_>, address: u64, bytes: u64) -> SysResult
         pidfd: word(1),
     };
     clone(cx, &arguments)
+}
+
+/// Thread ids that the caller chooses are for checkpoint and restore, and refused; what is wrong with
+/// them comes before that.
+fn check_chosen_ids(cx: &Cx<'_>, at: u64, count: u64) -> Result<(), Errno> {
+    if (at == 0) != (count == 0) || count > 1 {
+        return Err(Errno::INVAL);
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    match cx.read_u32(at)? {
+        1..PID_MAX => Err(Errno::PERM),
+        _ => Err(Errno::INVAL),
+    }
 }
 
 fn clone(cx: &mut Cx<'_>, arguments: &CloneArgs) -> SysResult {
@@ -357,7 +372,6 @@ fn new_task(
 
 /// Takes tables out of sharing.  There are no namespaces to make.
 pub(super) fn sys_unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
-    const NAMESPACES: u64 = 0x7e02_0080;
     const KNOWN: u64 = CLONE_FILES
         | CLONE_FS
         | CLONE_SYSVSEM
@@ -388,8 +402,12 @@ pub(super) fn sys_unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
 }
 
 /// The one set of namespaces is the caller's already.
-pub(super) fn sys_setns(cx: &mut Cx<'_>, fd: i32, _kind: u32) -> SysResult {
+pub(super) fn sys_setns(cx: &mut Cx<'_>, fd: i32, kind: u32) -> SysResult {
     super::file::get(cx, fd)?;
+    let is_process = super::pidfd::process_of(cx, fd).is_ok();
+    if !is_process || kind == 0 || u64::from(kind) & !NAMESPACES != 0 {
+        return Err(Errno::INVAL.into());
+    }
     if !cx.creds().has_cap(CAP_SYS_ADMIN) {
         return Err(Errno::PERM.into());
     }

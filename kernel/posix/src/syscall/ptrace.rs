@@ -438,7 +438,7 @@ fn call_info(cx: &Cx<'_>, task: &TaskRef, room: u64, at: u64) -> SysResult {
         Some(Stop::Entry) => {
             raw[0] = 1;
             // nr, then rdi, rsi, rdx, r10, r8, r9.
-            let list = [call, words[14], words[13], words[12], words[7], words[8], words[9]];
+            let list = [call, words[14], words[13], words[12], words[7], words[9], words[8]];
             for (slot, word) in raw[24..].chunks_exact_mut(8).zip(list) {
                 slot.copy_from_slice(&word.to_le_bytes());
             }

@@ -118,3 +118,17 @@ fn nanosleep_sleeps_until_its_time() {
     world.poke(&init, at + 8, &1_000_000_000_u64.to_le_bytes());
     assert_eq!(world.call(&init, 35, &[at, 0]), Err(Errno::INVAL));
 }
+
+#[test]
+fn only_some_operations_choose_their_clock() {
+    const REALTIME: u64 = 256;
+    let (mut world, init) = World::with_init();
+    let at = world.map(&init, 4096);
+    // A lock that is free, so that nothing waits.
+    for command in [0, 1, 3, 4, 5, 6, 7, 8, 10, 12] {
+        let outcome = world.call(&init, 202, &[at, command | REALTIME, 1, 0, at + 8, 0]);
+        assert_eq!(outcome, Err(Errno::NOSYS), "{command}");
+    }
+    assert_eq!(world.call(&init, 202, &[at, 9 | REALTIME, 1, 0, 0, 1]), Err(Errno::AGAIN));
+    assert_eq!(world.call(&init, 202, &[at, 13 | REALTIME, 0, 0]), Ok(0), "FUTEX_LOCK_PI2");
+}

@@ -134,3 +134,59 @@ fn prctl_keeps_what_it_is_told() {
     );
     assert_eq!(world.call(&init, 157, &[9999]), Err(Errno::INVAL));
 }
+
+#[test]
+fn chosen_thread_ids_are_checked_and_then_refused() {
+    let (mut world, init) = World::with_init();
+    let at = world.map(&init, 4096);
+    for (id, count, errno) in [
+        (0, 1, Errno::INVAL),
+        (u32::MAX, 1, Errno::INVAL),
+        (1 << 20, 1, Errno::INVAL),
+        (77, 40, Errno::INVAL),
+        (77, 0, Errno::INVAL),
+        (77, 1, Errno::PERM),
+    ] {
+        world.poke(&init, at + 256, &id.to_le_bytes());
+        for (index, word) in [0, 0, 0, 0, SIGCHLD, 0, 0, 0, at + 256, count].iter().enumerate() {
+            world.poke(&init, at + 8 * index as u64, &word.to_le_bytes());
+        }
+        assert_eq!(world.call(&init, 435, &[at, 88]), Err(errno), "{id} of {count}");
+    }
+}
+
+#[test]
+fn setns_wants_a_process_and_namespaces() {
+    let (mut world, init) = World::with_init();
+    let event = world.call(&init, 290, &[0, 0]).expect("eventfd");
+    assert_eq!(world.call(&init, 308, &[event, 0x2000_0000]), Err(Errno::INVAL));
+    let fd = open(&mut world, &init, 1);
+    for kind in [0, 1, 0x400] {
+        assert_eq!(world.call(&init, 308, &[fd, kind]), Err(Errno::INVAL), "{kind:#x}");
+    }
+}
+
+#[test]
+fn kcmp_tells_what_is_shared() {
+    let (mut world, init) = World::with_init();
+    let child = world.fork(&init);
+    let pid = u64::from(child.process.pid);
+    let mut compare = |one: u64, other: u64, kind: u64, index: u64, of_other: u64| {
+        world.call(&init, 312, &[one, other, kind, index, of_other])
+    };
+    for kind in 1..7 {
+        assert_eq!(compare(1, 1, kind, 0, 0), Ok(0), "{kind}");
+    }
+    for kind in [1, 2, 3, 4] {
+        let (there, back) = (compare(1, pid, kind, 0, 0), compare(pid, 1, kind, 0, 0));
+        assert!(matches!((there, back), (Ok(1), Ok(2)) | (Ok(2), Ok(1))), "{kind}");
+    }
+    assert_eq!(compare(1, pid, 0, 1000, 0), Err(Errno::BADF));
+    assert_eq!(compare(1, 999, 1, 0, 0), Err(Errno::SRCH));
+    assert_eq!(compare(1, pid, 99, 0, 0), Err(Errno::INVAL));
+    let event = world.call(&init, 290, &[0, 0]).expect("eventfd");
+    let copy = world.call(&init, 32, &[event]).expect("dup");
+    let second = world.call(&init, 290, &[0, 0]).expect("eventfd");
+    assert_eq!(world.call(&init, 312, &[1, 1, 0, event, copy]), Ok(0));
+    assert_ne!(world.call(&init, 312, &[1, 1, 0, event, second]), Ok(0));
+}

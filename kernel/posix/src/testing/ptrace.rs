@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tracing.
 
+use std::vec::Vec;
+
 use trine_machine::context::Trap;
 
 use super::World;
@@ -63,12 +65,14 @@ fn attach_stops_and_calls_are_seen_from_both_sides() {
     assert_eq!(ptrace(&mut world, &init, SETOPTIONS, pid, [0, 1]), Ok(0));
     assert_eq!(ptrace(&mut world, &init, SYSCALL, pid, [0, 0]), Ok(0));
     assert_eq!(ptrace(&mut world, &init, GETREGS, pid, [0, at]), Err(Errno::SRCH), "it runs");
-    world.try_call(&child, GETPPID, &[]);
+    world.try_call(&child, GETPPID, &[1, 2, 3, 4, 5, 6]);
     assert_eq!(status(&mut world, &init, pid), 0x85 << 8 | 0x7f);
     assert_eq!(register(&mut world, &init, pid, at, 15), GETPPID);
     assert_eq!(register(&mut world, &init, pid, at, 10).cast_signed(), -38);
     assert_eq!(ptrace(&mut world, &init, GET_SYSCALL_INFO, pid, [80, at]), Ok(80));
     assert_eq!((world.peek::<1>(&init, at), world.peek_u64(&init, at + 24)), ([1], GETPPID));
+    let given: Vec<u64> = (0..6).map(|n| world.peek_u64(&init, at + 32 + 8 * n)).collect();
+    assert_eq!(given, [1, 2, 3, 4, 5, 6]);
     // The tracer makes it another call.
     assert_eq!(ptrace(&mut world, &init, 6, pid, [15 * 8, 39]), Ok(0), "POKEUSER");
     assert_eq!(ptrace(&mut world, &init, SYSCALL, pid, [0, 0]), Ok(0));

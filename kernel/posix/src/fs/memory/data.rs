@@ -48,7 +48,7 @@ impl Data {
     /// Units of 512 bytes in use.
     pub(super) fn blocks(&self, lower: Option<&EInode>) -> u64 {
         let own = self.frames.len() as u64 * 8;
-        if lower.is_some() { own.max(self.lower_end.div_ceil(512)) } else { own }
+        if lower.is_some() { own.max(self.lower_end.div_ceil(PAGE) * 8) } else { own }
     }
 
     /// Adds seals (0: none), returns all.

@@ -160,12 +160,17 @@ fn vmstat(shared: &Shared) -> Vec<u8> {
 
 /// CPU time of all processes, in ticks: application, kernel.
 fn busy(shared: &Shared) -> (u64, u64) {
+    let (user, system) = busy_ns(shared);
+    (user / TICK_NS, system / TICK_NS)
+}
+
+fn busy_ns(shared: &Shared) -> (u64, u64) {
     let mut sum = (0, 0);
     for process in shared.services.registry.processes() {
         let (user, system) = process.cpu_ns();
         sum = (sum.0 + user, sum.1 + system);
     }
-    (sum.0 / TICK_NS, sum.1 / TICK_NS)
+    sum
 }
 
 fn stat(shared: &Shared) -> Vec<u8> {
@@ -201,9 +206,11 @@ fn loadavg(shared: &Shared) -> Vec<u8> {
 }
 
 fn uptime(shared: &Shared) -> Vec<u8> {
-    let hundredths = shared.services.monotonic_ns() / TICK_NS;
-    let (user, system) = busy(shared);
-    let idle = (hundredths * u64::from(cpus(shared))).saturating_sub(user + system);
+    // The processes' time first, and all in nanoseconds: what is idle never becomes less.
+    let (user, system) = busy_ns(shared);
+    let up = shared.services.monotonic_ns();
+    let idle = (up * u64::from(cpus(shared))).saturating_sub(user + system) / TICK_NS;
+    let hundredths = up / TICK_NS;
     let mut text = Text::default();
     text.line(format_args!(
         "{}.{:02} {}.{:02}",

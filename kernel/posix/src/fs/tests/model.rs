@@ -404,3 +404,16 @@ fn a_full_tmpfs_says_so_and_keeps_what_it_has() {
     };
     assert_eq!((error, total, file.size()), (Errno::NOSPC, 32 << 20, 32 << 20));
 }
+
+#[test]
+fn files_of_the_image_use_whole_blocks() {
+    let dir = TempDir::new();
+    for size in [0, 1, 4096, 4097] {
+        fs::write(dir.path().join(format!("{size}")), std::vec![1; size]).expect("a file");
+    }
+    let Some(image) = make_image(dir.path(), &[]) else { return };
+    let world = World::new(Some(leak(&image)));
+    for (path, blocks) in [("/0", 0), ("/1", 8), ("/4096", 8), ("/4097", 16)] {
+        assert_eq!(world.find(path).expect("a file").attr().blocks, blocks, "{path}");
+    }
+}

@@ -267,7 +267,12 @@ pub(super) fn sys_futex(
 ) -> SysResult {
     let is_private = operation & PRIVATE != 0;
     let value2 = timeout as u32;
-    match operation & !(PRIVATE | CLOCK_REALTIME) {
+    let command = operation & !(PRIVATE | CLOCK_REALTIME);
+    let has_clock = matches!(command, WAIT_BITSET | WAIT_REQUEUE_PI | LOCK_PI2);
+    if operation & CLOCK_REALTIME != 0 && !has_clock {
+        return Err(Errno::NOSYS.into());
+    }
+    match command {
         WAIT => wait(cx, address, operation, value, timeout, ANY),
         WAIT_BITSET => wait(cx, address, operation, value, timeout, value3),
         WAKE => wake(cx, address, is_private, value, ANY),

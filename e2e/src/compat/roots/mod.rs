@@ -2,11 +2,14 @@
 //! The root file systems, made of Debian packages with mmdebstrap: packages are installed as apt and
 //! dpkg do, so that the programs find what their maintainers set up.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+mod table;
+
+use std::{fs, io::ErrorKind, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use self::table::{CPYTHON, GO, JAVA, KSELFTEST, PROGRAMS, STRESS, SUITES};
 use crate::{command, images::write_hex, paths};
 
 /// To be changed when the code below makes something else than before.
@@ -22,93 +25,9 @@ pub(crate) struct Root {
     /// The memory that its cases get: what they write is kept there too.
     pub(crate) memory: &'static str,
     packages: &'static [&'static str],
+    /// A script of bash that is run in it when the packages are installed.
+    setup: Option<&'static str>,
 }
-
-/// What is installed in most servers, and compilers.
-pub(crate) const PROGRAMS: Root = Root {
-    name: "compat-programs",
-    memory: "2g",
-    packages: &[
-        "bash",
-        "bc",
-        "busybox-static",
-        "coreutils",
-        "diffutils",
-        "file",
-        "g++",
-        "gawk",
-        "gcc",
-        "git",
-        "gzip",
-        "less",
-        "libc6-dev",
-        "make",
-        "nginx-light",
-        "nodejs",
-        "openssh-client",
-        "openssh-server",
-        "openssl",
-        "patch",
-        "perl",
-        "postgresql-15",
-        "procps",
-        "psmisc",
-        "python3",
-        "python3-numpy",
-        "python3-pip",
-        "python3-setuptools",
-        "python3-venv",
-        "python3-wheel",
-        "redis-server",
-        "sqlite3",
-        "tmux",
-        "unzip",
-        "xz-utils",
-        "zip",
-        "zstd",
-    ],
-};
-
-/// Java.
-pub(crate) const JAVA: Root =
-    Root { name: "compat-java", memory: "2g", packages: &["openjdk-17-jdk-headless", "procps"] };
-
-/// Go, with the sources and tests of its standard library.
-pub(crate) const GO: Root = Root {
-    name: "compat-go",
-    memory: "3g",
-    packages: &[
-        "gcc",
-        "git",
-        "golang-1.19-go",
-        "golang-1.19-src",
-        "libc6-dev",
-        "netbase",
-        "procps",
-        "tzdata",
-    ],
-};
-
-/// CPython's tests.
-pub(crate) const CPYTHON: Root = Root {
-    name: "compat-cpython",
-    memory: "2g",
-    packages: &[
-        "binutils",
-        "gcc",
-        "libc6-dev",
-        "libpython3.11-testsuite",
-        "netbase",
-        "python3",
-        "python3-gdbm",
-        "python3-venv",
-        "tzdata",
-    ],
-};
-
-/// stress-ng.
-pub(crate) const STRESS: Root =
-    Root { name: "compat-stress", memory: "2g", packages: &["procps", "stress-ng"] };
 
 impl Root {
     /// Its directory.
@@ -117,7 +36,13 @@ impl Root {
     }
 
     fn recipe(self) -> String {
-        write_hex(&Sha256::digest(format!("{RECIPE} {}", self.packages.join(" "))))
+        let mut text = format!("{RECIPE} {}", self.packages.join(" "));
+        text.extend(self.setup);
+        write_hex(&Sha256::digest(text))
+    }
+
+    fn setup_file(self) -> PathBuf {
+        paths::cache().join("rootfs").join(format!("{}.setup", self.name))
     }
 
     fn stamp_file(self) -> PathBuf {
@@ -138,10 +63,7 @@ pub(crate) fn prepare(root: Root) -> Result<()> {
         return Ok(());
     }
     println!("installing {} with mmdebstrap", root.name);
-    fs::remove_file(root.stamp_file()).ok();
-    if path.exists() {
-        fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
-    }
+    remove(root)?;
     let packages = paths::cache().join("packages");
     fs::create_dir_all(&packages).with_context(|| format!("create {}", packages.display()))?;
     fs::create_dir_all(paths::cache().join("rootfs")).context("create the folder of roots")?;
@@ -156,9 +78,19 @@ pub(crate) fn prepare(root: Root) -> Result<()> {
     let archives = r#""$1"/var/cache/apt/archives"#;
     let packages = packages.display();
     mmdebstrap.arg(format!(
-        "--setup-hook=mkdir -p \"$1\"/usr/share/man/man1 {archives} && cp -n '{packages}'/*.deb {archives}/ || true"
+        "--setup-hook=mkdir -p \"$1\"/usr/share/man/man1 {archives} && cp -ln '{packages}'/*.deb {archives}/ || true"
     ));
-    mmdebstrap.arg(format!("--customize-hook=cp -n {archives}/*.deb '{packages}'/ || true"));
+    let keep = format!("--customize-hook=cp -ln {archives}/*.deb '{packages}'/ || true");
+    mmdebstrap.arg(&keep);
+    if let Some(script) = root.setup {
+        let file = root.setup_file();
+        fs::write(&file, script).with_context(|| format!("write {}", file.display()))?;
+        mmdebstrap.arg(format!(
+            "--customize-hook=chroot \"$1\" bash -euo pipefail -c \"$(cat '{}')\" </dev/null",
+            file.display()
+        ));
+        mmdebstrap.arg(&keep);
+    }
     mmdebstrap.arg(format!("--include={}", root.packages.join(",")));
     mmdebstrap.arg("bookworm").arg(&path);
     for (archive, suite) in [
@@ -174,4 +106,16 @@ pub(crate) fn prepare(root: Root) -> Result<()> {
     fs::write(path.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 compat\n")
         .context("write /etc/hosts")?;
     fs::write(root.stamp_file(), recipe).context("write the stamp of a root file system")
+}
+
+/// Removes a root file system: it is made again when it is needed.
+pub(crate) fn remove(root: Root) -> Result<()> {
+    fs::remove_file(root.stamp_file()).ok();
+    let path = root.path();
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
