@@ -2,23 +2,15 @@
 // Memory of a process: zeroed, copied on write, shared, protected; bad pointers give EFAULT to a
 // system call and SIGSEGV, with the address, to the program.
 #define _GNU_SOURCE
-#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                              \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "line %d: %s (errno %d)\n", __LINE__, #condition, errno); \
-            return 1;                                                                 \
-        }                                                                             \
-    } while (0)
+#include "check.h"
 
 enum { SIZE = 8 << 20, PAGE = 4096 };
 static sigjmp_buf back;

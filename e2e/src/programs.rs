@@ -14,8 +14,24 @@ use anyhow::{Context as _, Result};
 use crate::{command, paths};
 
 /// Names of the programs, and of their sources without `.c`.
-pub(crate) const NAMES: &[&str] =
-    &["forks", "hello", "memory", "preempt", "shootdown", "signals", "simd", "terminal", "threads"];
+pub(crate) const NAMES: &[&str] = &[
+    "bombs",
+    "elves",
+    "faults",
+    "forks",
+    "hello",
+    "memory",
+    "preempt",
+    "shootdown",
+    "signals",
+    "simd",
+    "terminal",
+    "threads",
+    "wild",
+];
+
+/// What they include.
+const HEADER: &str = "e2e/guest/check.h";
 
 /// Names of programs, in `/broken` of the busybox image, that no system can run, with what is wrong
 /// with them.
@@ -31,8 +47,8 @@ pub(crate) const BROKEN: &[(&str, &str)] = &[
 /// The sources, so that a change of one makes the images anew.
 pub(crate) fn sources() -> Result<String> {
     let mut text = include_str!("programs.rs").to_owned();
-    for name in NAMES {
-        let file = source(name);
+    let files = NAMES.iter().map(|name| source(name)).chain([paths::root().join(HEADER)]);
+    for file in files {
         text += &fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
     }
     Ok(text)

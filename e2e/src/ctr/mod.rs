@@ -11,6 +11,7 @@ mod kills;
 mod leaks;
 mod lifecycle;
 mod network;
+mod policy;
 mod streams;
 mod tool;
 mod volumes;
@@ -43,6 +44,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     network::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
     volumes::cases(&bed, &mut suite);
+    policy::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);
     kills::cases(&mut bed, &mut suite);

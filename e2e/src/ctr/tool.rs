@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     command::{self, Output, PATIENCE},
     images::{self, BUSYBOX, Layer, write_archive},
     paths,
-    smoke::CASES,
+    smoke::{CASES, Case, HOSTILE},
     suite::Suite,
 };
 
@@ -36,13 +36,10 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         ensure!(images::ALL.iter().all(|image| list.contains(image.name)), "listed: {list}");
         Ok(())
     });
-    for case in CASES {
-        suite.case(&format!("tool-{}", case.name), || {
-            let mut run = trine(&["run", "--cpus", &case.vcpus.to_string(), case.image.name]);
-            let output = command::run(run.args(case.command))?.expect_status(case.status)?;
-            ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
-            Ok(())
-        });
+    for (cases, patience) in [(CASES, PATIENCE), (HOSTILE, 4 * PATIENCE)] {
+        for case in cases {
+            suite.case(&format!("tool-{}", case.name), || small_case(case, patience));
+        }
     }
     suite.case("tool-rootfs-directory", || {
         let rootfs = BUSYBOX.rootfs();
@@ -59,11 +56,20 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         bed.remove(&id)
     });
     suite.case("tool-oci-runtime", || oci_runtime(bed));
+    suite.case("tool-check", check);
     suite.case("tool-doctor", || {
         let text = command::must(&mut trine(&["doctor", "--json"]), PATIENCE)?;
         serde_json::from_str::<Value>(&text).context("parse what trine doctor printed").map(drop)
     });
     faults(bed, suite);
+}
+
+fn small_case(case: &Case, patience: Duration) -> Result<()> {
+    let mut run = trine(&["run", "--cpus", &case.vcpus.to_string(), case.image.name]);
+    let running = command::start(run.args(case.command), Stdio::null())?;
+    let output = running.wait(patience)?.expect_status(case.status)?;
+    ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
+    Ok(())
 }
 
 fn build_images() -> Result<()> {
@@ -72,6 +78,21 @@ fn build_images() -> Result<()> {
         command::must(build.arg(image.archive()), Duration::from_secs(120))?;
     }
     Ok(())
+}
+
+/// What programs of an image need that is not there: busybox would mount swap space.
+fn check() -> Result<()> {
+    let check = |more: &[&str]| command::run(trine(&["check", BUSYBOX.name]).args(more));
+    check(&["--program", "/usr/bin/hello"])?.expect_status(0)?;
+    let all = check(&["--json"])?.expect_status(1)?;
+    let report: Value = serde_json::from_str(&all.stdout).context("parse what it printed")?;
+    let lacking = report["lacking"].as_array().context("no list")?;
+    ensure!(lacking.iter().any(|call| call["name"] == "swapon"), "{}", all.stdout);
+    let refused = report["refused"].to_string();
+    ensure!(refused.contains("/broken/wrong-architecture"), "{refused}");
+    ensure!(refused.contains("/broken/no-loader"), "{refused}");
+    fault_of(&check(&["--program", "/no/such/program"])?, 125, "/no/such/program")?;
+    fault_of(&command::run(&mut trine(&["check", "/no/such/image"]))?, 125, "/no/such/image")
 }
 
 fn oci_runtime(bed: &Bed) -> Result<()> {
@@ -260,12 +281,14 @@ fn without_kvm(faults: &mut Vec<Fault>) -> Result<()> {
     Ok(())
 }
 
-fn trine(arguments: &[&str]) -> Command {
+/// A command of the tool.
+pub(super) fn trine(arguments: &[&str]) -> Command {
     let mut trine = Command::new(paths::trine());
     trine.args(arguments);
     trine
 }
 
-fn text(path: &Path) -> String {
+/// A path as text.
+pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -40,7 +40,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
     let image = Images::open(&context.images)?.of_directory(&rootfs)?;
 
     let annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
-    let Translation { config, volumes, process, limits, network, .. } = translation;
+    let Translation { config, volumes, process, limits, network, narrowing, .. } = translation;
     Ok(Plan {
         outline: Outline {
             record: Record {
@@ -58,7 +58,9 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             resources: limits.resources,
             volumes,
             policy: None,
+            narrowing,
             audit: None,
+            records_calls: false,
             log: context.log.vm_path.clone(),
         },
         image: image.file,

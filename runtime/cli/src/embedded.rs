@@ -118,7 +118,9 @@ pub(crate) fn plan(
         resources: None,
         volumes,
         policy: None,
+        narrowing: None,
         audit: None,
+        records_calls: false,
         log: context.log.vm_path.clone(),
     };
     Ok(Plan { outline, image: image.file, config, process })

@@ -17,12 +17,12 @@ use rustix::event::EventfdFlags;
 use trine_abi::window::WINDOW_BYTES;
 use trine_jail::shared::{SharedError, SharedMemory};
 use trine_link::{Link, LinkError, Message};
-use trine_policy::{Engine, Policy};
+use trine_policy::PolicyError;
 
 use crate::{
     files::Files,
-    guard::{Guard, PodGuard},
-    protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
+    guard::{Guard, PodGuard, PodSpec},
+    protocol::{NOTICE, Narrowing, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
     server::{Order, Server, ServerError, chain},
     socket::{Network, Sockets},
     stream::Stream,
@@ -59,6 +59,8 @@ enum RequestError {
     Window(#[from] SharedError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error("cannot use the volume at {destination}")]
     Volume {
         destination: String,
@@ -117,7 +119,8 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
-    let guard = PodGuard::new("", None, None);
+    let guard = PodGuard::new(PodSpec::default(), notices.clone());
+    let guard = guard.map_err(|error| ServeError::Protocol(error.to_string()))?;
     let (vms, network) = (BTreeMap::new(), None);
     let host = Host { notices: notices.clone(), vms, network, may_spin, guard };
     let served = host.serve(&link, enter_fn, confine_fn);
@@ -147,15 +150,16 @@ impl Host {
         let Some(first) = link.receive()? else {
             return Ok(());
         };
-        let Request::Setup { name, network, policy, audit } = decode(&first)? else {
+        let Request::Setup { name, network, policy, narrowing, audit, record } = decode(&first)?
+        else {
             return Err(ServeError::Protocol("the first request is not a setup".into()));
         };
         let mut files = first.descriptors.into_iter();
         let namespace = if network { files.next() } else { None };
         let log = if audit { files.next() } else { None };
-        let engine = policy.map(|text| Policy::parse("policy", &text)).transpose();
-        let engine = engine.map_err(|error| ServeError::Protocol(error.to_string()))?;
-        self.guard = PodGuard::new(&name, engine.as_ref().map(Engine::new), log);
+        let spec = PodSpec { name, policy, narrowing, log, records: record };
+        let guard = PodGuard::new(spec, self.notices.clone());
+        self.guard = guard.map_err(|error| ServeError::Protocol(error.to_string()))?;
         enter_fn(namespace.as_ref().map(AsFd::as_fd))
             .map_err(|error| ServeError::Confine(error.into()))?;
         drop(namespace);
@@ -174,8 +178,22 @@ impl Host {
             Request::Setup { .. } => {
                 return Err(ServeError::Protocol("a second setup".into()));
             }
-            Request::Attach { vm, container, streams, volumes } => {
-                (vm, self.attach(vm, &container, &streams, &volumes, files))
+            Request::Attach { vm, container, streams, volumes, narrowing } => {
+                let container = (&*container, narrowing.as_ref());
+                (vm, self.attach(vm, container, &streams, &volumes, files))
+            }
+            Request::Policy { generation, policy } => {
+                let refused = self.guard.replace(generation, &policy).err();
+                let refused = refused.map(|error| error.to_string());
+                self.notices.send(&Notice::Policy { generation, refused });
+                return Ok(());
+            }
+            // An answer to a VM that is gone is late, and no more than that.
+            Request::Verdict { vm, question, verdict } => {
+                if let Some(vm) = self.vms.get(&vm) {
+                    vm.order(Order::Verdict { question, verdict });
+                }
+                return Ok(());
             }
             Request::AddStreams { vm, ticket, streams } => {
                 let opened = open_all(&streams, &mut files.into_iter());
@@ -199,7 +217,7 @@ impl Host {
     fn attach(
         &mut self,
         number: u32,
-        container: &str,
+        (container, narrowing): (&str, Option<&Narrowing>),
         streams: &[StreamSpec],
         volumes: &[VolumeSpec],
         mut files: Vec<OwnedFd>,
@@ -235,7 +253,7 @@ impl Host {
             receiver,
             notices,
             self.may_spin,
-            Guard::new(Arc::clone(&self.guard), container),
+            Guard::new(Arc::clone(&self.guard), container, narrowing)?,
         )?;
         for (handle, stream) in streams {
             server.add(handle, stream)?;

@@ -6,17 +6,18 @@ use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use trine_io::protocol::{NOTICE, Notice, REQUEST, Request};
+use trine_io::protocol::{NOTICE, Narrowing, Notice, REQUEST, Request};
 use trine_link::{Link, LinkError};
 
 use crate::{
     Error,
     cgroup::Cgroup,
     launch::{HostProcess, Launch},
+    policy::{Asker, Checked, Interceptor, PodPolicy},
     stdio::OpenStdio,
     volume::OpenVolume,
 };
@@ -34,25 +35,19 @@ struct Answers {
     added: BTreeSet<(u32, u32)>,
     detached: BTreeSet<u32>,
     failed: BTreeMap<u32, String>,
+    /// Policies that were taken over, or why not.
+    policies: BTreeMap<u64, Option<String>>,
     /// It has ended, and why.
     ended: Option<String>,
-}
-
-/// The policy that an I/O process enforces.
-#[derive(Debug, Default)]
-pub(crate) struct PodPolicy {
-    /// The text of the policy file, which was checked.
-    pub(crate) text: Option<String>,
-    /// Where its log goes.
-    pub(crate) log: Option<OwnedFd>,
 }
 
 /// The I/O process of a pod.
 #[derive(Debug)]
 pub(crate) struct IoProcess {
     process: HostProcess,
-    sender: Mutex<Link>,
+    sender: Arc<Mutex<Link>>,
     receiver: Link,
+    asker: Asker,
     answers: Mutex<Answers>,
     changed: Condvar,
 }
@@ -71,7 +66,7 @@ impl IoProcess {
         folder: &Path,
         name: &str,
         network: Option<OwnedFd>,
-        policy: PodPolicy,
+        (policy, checked): (&PodPolicy, Checked),
         log: &File,
         cgroup: Option<&Cgroup>,
     ) -> Result<Self, Error> {
@@ -81,24 +76,41 @@ impl IoProcess {
         sender.set_send_timeout(PATIENCE).map_err(host)?;
         let program = folder.join("trine-io");
         let launch = Launch { program: &program, name, link: theirs, log, cgroup };
-        let started = Self::new(launch.start()?, sender, receiver);
+        let audit = policy.open_log()?;
+        let process = launch.start()?;
+        let started = Self::new(process, sender, receiver, (name, policy.interceptors()));
+        started.asker.allow(0, checked.targets);
         let setup = Request::Setup {
             name: name.to_owned(),
             network: network.is_some(),
-            policy: policy.text,
-            audit: policy.log.is_some(),
+            policy: checked.spec,
+            narrowing: policy.narrowing.clone(),
+            audit: audit.is_some(),
+            record: policy.records,
         };
-        let files: Vec<_> = network.iter().chain(&policy.log).map(AsFd::as_fd).collect();
+        let files: Vec<_> = network.iter().chain(&audit).map(AsFd::as_fd).collect();
         started.send(&setup, &files)?;
         Ok(started)
     }
 
     /// Takes over a process and the two owners of our end of its link.
-    pub(crate) fn new(process: HostProcess, sender: Link, receiver: Link) -> Self {
+    pub(crate) fn new(
+        process: HostProcess,
+        sender: Link,
+        receiver: Link,
+        (name, interceptors): (&str, &[Interceptor]),
+    ) -> Self {
+        let sender = Arc::new(Mutex::new(sender));
+        let answers = Arc::clone(&sender);
+        // A process that is gone needs no answer.
+        let answer_fn = move |vm, question, verdict| {
+            let _ = send(&answers, &Request::Verdict { vm, question, verdict }, &[]);
+        };
         Self {
             process,
-            sender: Mutex::new(sender),
+            sender,
             receiver,
+            asker: Asker::new(name, interceptors, Arc::new(answer_fn)),
             answers: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -110,18 +122,14 @@ impl IoProcess {
     }
 
     fn send(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
-        let refuse = |source| Error::host("send a request to trine-io", source);
-        let payload =
-            serde_json::to_vec(request).map_err(|error| refuse(std::io::Error::other(error)))?;
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.send(REQUEST, &payload, files).map_err(|error| refuse(into_io(error)))
+        send(&self.sender, request, files)
     }
 
     /// Hands over a VM's window and its first streams.  Answered by [`Self::await_attached`].
     pub(crate) fn attach(
         &self,
         vm: u32,
-        container: &str,
+        (container, narrowing): (&str, Option<Narrowing>),
         window: [BorrowedFd<'_>; 3],
         stdio: &OpenStdio,
         volumes: &[OpenVolume],
@@ -135,9 +143,27 @@ impl IoProcess {
                 container: container.to_owned(),
                 streams: stdio.specs.clone(),
                 volumes,
+                narrowing,
             },
             &files,
         )
+    }
+
+    /// Has the pod's policy replaced, and waits until calls are decided by the new one.
+    pub(crate) fn set_policy(&self, generation: u64, policy: Checked) -> Result<(), Error> {
+        self.asker.allow(generation, policy.targets);
+        let policy = policy.spec.unwrap_or_default();
+        self.send(&Request::Policy { generation, policy }, &[])?;
+        let mut refused = None;
+        self.wait_for(None, PATIENCE, |answers| {
+            let answer = answers.policies.remove(&generation);
+            refused = answer.clone().flatten();
+            answer.is_some()
+        })?;
+        match refused {
+            None => Ok(()),
+            Some(reason) => Err(Error::Invalid { what: "policy".to_owned(), reason }),
+        }
     }
 
     /// Waits until a VM is served.
@@ -257,6 +283,12 @@ impl IoProcess {
                     answers.detached.insert(vm);
                     answers.failed.remove(&vm);
                 }),
+                Notice::Policy { generation, refused } => {
+                    self.answer(|answers| drop(answers.policies.insert(generation, refused)));
+                }
+                Notice::Ask { vm, question, generation, target, what } => {
+                    self.asker.ask((generation, target), vm, question, what);
+                }
                 Notice::Violation { vm, reason } => {
                     let reason = format!("guest broke the rules of its window: {reason}");
                     self.answer(|answers| drop(answers.failed.insert(vm, reason.clone())));
@@ -290,6 +322,14 @@ impl IoProcess {
         change_fn(&mut self.lock());
         self.changed.notify_all();
     }
+}
+
+fn send(sender: &Mutex<Link>, request: &Request, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let refuse = |source| Error::host("send a request to trine-io", source);
+    let payload =
+        serde_json::to_vec(request).map_err(|error| refuse(std::io::Error::other(error)))?;
+    let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
+    sender.send(REQUEST, &payload, files).map_err(|error| refuse(into_io(error)))
 }
 
 /// The I/O error behind a failed link.

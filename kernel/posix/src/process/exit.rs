@@ -18,6 +18,8 @@ use crate::Kernel;
 
 /// The first process of the container, which inherits orphans.
 const INIT_PID: u32 = 1;
+/// Pages of a process that is not worth ending for them.
+const SMALL_PAGES: u64 = 64;
 /// CLD_EXITED.
 pub(crate) const CLD_EXITED: i32 = 1;
 /// CLD_KILLED.
@@ -298,15 +300,23 @@ impl Kernel {
             Some(task.mm()?.resident_pages() + threads * 4)
         };
         let ram_pages = (self.services.arena.ram_bytes() / 4096).cast_signed();
-        // Init only if nobody else is there.
-        let victim = processes
+        let sized: Vec<_> =
+            processes.iter().filter_map(|process| Some((process, size(process)?))).collect();
+        let is_init = |process: &Process| process.pid == INIT_PID;
+        let pages_of = |init: bool| -> u64 {
+            let some = sized.iter().filter(|(process, _)| is_init(process) == init);
+            some.map(|(_, pages)| pages).sum()
+        };
+        // Init only if nobody else is worth it: very small ones are when there are many of them.
+        let least = if pages_of(false) > pages_of(true) { 0 } else { SMALL_PAGES };
+        let victim = sized
             .iter()
-            .filter_map(|process| Some((process.pid != INIT_PID, size(process)?, process)))
+            .map(|(process, size)| (!is_init(process), *size, *process))
             .max_by_key(|(other, size, process)| {
                 let adjustment = i64::from(process.oom_score_adj.load(Ordering::Relaxed));
                 let badness = size.cast_signed() + adjustment * ram_pages / 1000;
                 // -1000 is for who shall never be chosen.
-                (adjustment > -1000, *other && *size > 64, badness)
+                (adjustment > -1000, *other && *size > least, badness)
             });
         if let Some((_, pages, process)) = victim {
             self.services.log(format_args!(

@@ -235,6 +235,32 @@ fn file_mapping_private_shared_and_beyond_the_end() {
 }
 
 #[test]
+fn out_of_memory_among_many_small_processes_spares_init() {
+    let mut world = World::with_ram(8 << 20);
+    let init = world.start(0, &["/bin/init"]);
+    let children: Vec<_> = (0..60).map(|_| world.fork(&init)).collect();
+    let is_dead = |task: &&TaskRef| task.phase() == crate::process::task::Phase::Dead;
+    let take = |world: &mut World, task: &TaskRef, pages: u64| {
+        let at = world.map(task, pages * PAGE);
+        for page in 0..pages {
+            if !is_dead(&task) {
+                world.touch(task, at + page * PAGE, true);
+            }
+        }
+    };
+    // Init has more than any of them, and all of them have more than there is.
+    take(&mut world, &init, 55);
+    for child in &children {
+        if !is_dead(&child) {
+            take(&mut world, child, 40);
+        }
+    }
+    let dead = children.iter().filter(is_dead).count();
+    assert!((1..children.len()).contains(&dead), "{dead} of them died");
+    assert!(!is_dead(&&init), "init has done nothing");
+}
+
+#[test]
 fn out_of_memory_kills_the_largest_process() {
     let mut world = World::with_ram(8 << 20);
     let init = world.start(0, &["/bin/init"]);

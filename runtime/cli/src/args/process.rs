@@ -21,6 +21,9 @@ pub(crate) struct CreateFlags {
     /// of the VM with .audit added, if it has one]
     #[arg(long, value_name = "FILE", requires = "policy")]
     pub(crate) audit: Option<PathBuf>,
+    /// The audit log is of all calls, each once; for `policy learn`.
+    #[arg(skip)]
+    pub(crate) records_calls: bool,
     /// Accepted as in runc; a VM has no pivot_root
     #[arg(long)]
     pub(crate) no_pivot: bool,

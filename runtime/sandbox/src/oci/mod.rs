@@ -29,11 +29,14 @@ mod spec;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Limits, Volume};
+use crate::{
+    Error, Limits, Volume,
+    policy::{self, Narrowing},
+};
 use oci_spec::runtime::Spec;
 use trine_abi::control::{Config, Process};
 
-pub use process::{parse_process, process};
+pub use process::{CAPABILITIES, parse_process, process};
 pub use resources::{MEMORY_MIN_BYTES, memory_limit, parse_resources, update};
 pub use spec::{load_spec, parse_spec};
 
@@ -92,6 +95,8 @@ pub struct Translation {
     pub limits: Limits,
     /// Network namespace of the pod.
     pub network: Network,
+    /// What its annotations narrow the pod's policy to.
+    pub narrowing: Option<Narrowing>,
     /// What was accepted and has no effect, one line each.
     pub warnings: Vec<String>,
 }
@@ -116,7 +121,16 @@ pub fn container(spec: &Spec, bundle: &Path, defaults: &Defaults) -> Result<Tran
         config.seccomp = seccomp::translate(profile)?;
     }
 
-    Ok(Translation { config, volumes, process, limits, network: network(spec), warnings })
+    let (network, narrowing) = (network(spec), narrowing(spec)?);
+    Ok(Translation { config, volumes, process, limits, network, narrowing, warnings })
+}
+
+/// Returns what the annotations of a spec narrow its pod's policy to.
+///
+/// # Errors
+/// As [`policy::narrowing`].
+pub fn narrowing(spec: &Spec) -> Result<Option<Narrowing>, Error> {
+    spec.annotations().as_ref().map_or(Ok(None), policy::narrowing)
 }
 
 /// Returns the network namespace that a spec asks for.
