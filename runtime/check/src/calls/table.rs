@@ -274,6 +274,7 @@ pub(super) const CALLS: &[(u32, Support)] = &[
     (309, Support::Full),
     (310, Support::Full),
     (311, Support::Full),
+    (312, Support::Partial("no KCMP_EPOLL_TFD")),
     (314, Support::Partial("kept and reported; all threads take turns; no SCHED_DEADLINE")),
     (315, Support::Full),
     (316, Support::Full),
