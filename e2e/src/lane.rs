@@ -189,13 +189,23 @@ report() {{
   status=$?
   echo "{MARK}$name $status out=$(hex /tmp/out) err=$(hex /tmp/err)"
 }}
+mkdir -p /beside/volume /beside/canary; echo secret > /beside/canary/secret
+cat > /bin/beside << 'END'
+#!/bin/sh
+look() {{ stat -c '%n %i %f %u %s %X %Y %Z' /beside/canary /beside/canary/*; }}
+before=$(look); "$@"; status=$?
+[ "$before" = "$(look)" ] && exit $status
+echo the host tree beside the volume was read or changed; exit 99
+END
+chmod 755 /bin/beside
 [ -e /dev/kvm ] && echo "{MARK}ready"
 "#,
         modules = MODULES.join(" "),
     );
     for case in cases {
         let (name, vcpus, image) = (case.name, case.vcpus, case.image.name);
-        script += &format!("report {name} trine run --cpus {vcpus} {image}");
+        let volume = if case.has_volume { "-v /beside/volume:/data " } else { "" };
+        script += &format!("report {name} beside trine run --cpus {vcpus} {volume}{image}");
         for word in case.command {
             script += &format!(" {}", quote(word));
         }

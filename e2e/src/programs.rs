@@ -14,8 +14,18 @@ use anyhow::{Context as _, Result};
 use crate::{command, paths};
 
 /// Names of the programs, and of their sources without `.c`.
-pub(crate) const NAMES: &[&str] =
-    &["forks", "hello", "memory", "preempt", "shootdown", "signals", "simd", "terminal", "threads"];
+pub(crate) const NAMES: &[&str] = &[
+    "escape",
+    "forks",
+    "hello",
+    "memory",
+    "preempt",
+    "shootdown",
+    "signals",
+    "simd",
+    "terminal",
+    "threads",
+];
 
 /// Names of programs, in `/broken` of the busybox image, that no system can run, with what is wrong
 /// with them.
@@ -65,6 +75,13 @@ pub(crate) fn build() -> Result<PathBuf> {
     write(&broken.join("no-interpreter"), b"#!/no/such/interpreter\n", 0o755)?;
     write(&broken.join("not-executable"), &good, 0o644)?;
     Ok(folder)
+}
+
+/// Compiles the tracer, `e2e/host/tracer.c`, which runs on this host; returns its path.
+pub(crate) fn tracer() -> Result<PathBuf> {
+    let program = paths::cache().join("tracer");
+    compile(&paths::root().join("e2e/host/tracer.c"), &[], &program)?;
+    Ok(program)
 }
 
 fn compile(source: &Path, flags: &[&str], program: &Path) -> Result<()> {

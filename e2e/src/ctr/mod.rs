@@ -5,6 +5,7 @@
 //! only make sense for VMs, or test `trine` itself, are skipped for others.
 
 mod basic;
+mod escape;
 mod exec;
 mod faults;
 mod kills;
@@ -43,6 +44,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     network::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
     volumes::cases(&bed, &mut suite);
+    escape::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);
     kills::cases(&mut bed, &mut suite);

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     bed::Bed,
     bundle,
+    canary::Ground,
     census::Census,
     command::{self, Output, PATIENCE},
     images::{self, BUSYBOX, Layer, write_archive},
@@ -38,10 +39,16 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     });
     for case in CASES {
         suite.case(&format!("tool-{}", case.name), || {
-            let mut run = trine(&["run", "--cpus", &case.vcpus.to_string(), case.image.name]);
-            let output = command::run(run.args(case.command))?.expect_status(case.status)?;
+            let ground = case.has_volume.then(|| Ground::new(bed.folder.join("beside")));
+            let ground = ground.transpose()?;
+            let mut run = trine(&["run", "--cpus", &case.vcpus.to_string()]);
+            if let Some(ground) = &ground {
+                run.arg("-v").arg(format!("{}:/data", ground.volume().display()));
+            }
+            let run = run.arg(case.image.name).args(case.command);
+            let output = command::run(run)?.expect_status(case.status)?;
             ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
-            Ok(())
+            ground.map_or(Ok(()), |ground| ground.check())
         });
     }
     suite.case("tool-rootfs-directory", || {

@@ -5,7 +5,10 @@ use std::{fs, path::Path, time::SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::Spec;
-use trine::oci::{self, Defaults, Translation};
+use trine::{
+    Landlock,
+    oci::{self, Defaults, Translation},
+};
 use trine_abi::control::Process;
 
 use crate::{
@@ -59,6 +62,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             volumes,
             policy: None,
             audit: None,
+            landlock: Landlock::default(),
             log: context.log.vm_path.clone(),
         },
         image: image.file,

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use oci_spec::image::Config as ImageConfig;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use trine::{
-    Volume,
+    Landlock, Volume,
     oci::{Defaults, MEMORY_MIN_BYTES},
 };
 use trine_abi::{
@@ -119,6 +119,7 @@ pub(crate) fn plan(
         volumes,
         policy: None,
         audit: None,
+        landlock: Landlock::default(),
         log: context.log.vm_path.clone(),
     };
     Ok(Plan { outline, image: image.file, config, process })

@@ -4,7 +4,7 @@
 use std::{fs::File, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use trine::{ContainerSpec, Limits, PodOptions, Stdio, Volume};
+use trine::{ContainerSpec, Landlock, Limits, PodOptions, Stdio, Volume};
 use trine_abi::control::{Config, Process};
 
 use crate::store::Record;
@@ -39,6 +39,8 @@ pub(crate) struct Outline {
     pub(crate) policy: Option<PathBuf>,
     /// Where the policy's log goes.
     pub(crate) audit: Option<PathBuf>,
+    /// Whether VMM and I/O process confine themselves with Landlock.
+    pub(crate) landlock: Landlock,
     /// Where VMM and I/O process log.
     pub(crate) log: Option<PathBuf>,
 }
@@ -55,6 +57,7 @@ impl Plan {
             log: self.outline.log.clone(),
             policy: self.outline.policy.clone(),
             audit: self.outline.audit.clone(),
+            landlock: self.outline.landlock,
         }
     }
 

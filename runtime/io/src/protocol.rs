@@ -26,6 +26,7 @@
 //! before it lets a guest use the streams.
 
 use serde::{Deserialize, Serialize};
+use trine_jail::Landlock;
 
 /// Kind of a frame that carries a [`Request`].
 pub const REQUEST: u8 = 1;
@@ -96,6 +97,8 @@ pub enum Request {
         policy: Option<String>,
         /// A descriptor comes along, after the namespace: a file that takes the policy's log.
         audit: bool,
+        /// Whether the process confines itself with Landlock.
+        landlock: Landlock,
     },
     /// A VM to serve: its window (memfd), doorbell and notification (eventfds), and first streams.
     /// Answered by [`Notice::Attached`].

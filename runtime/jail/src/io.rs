@@ -10,6 +10,7 @@
 use rustix::{fs::Mode, thread::CapabilitySet};
 
 use crate::{
+    fence::{Fence, Landlock},
     posture::{self, JailError},
     seccomp::{Filter, Rule},
 };
@@ -42,13 +43,14 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 ///
 /// # Errors
 /// [`JailError`], naming what is missing.
-pub fn confine() -> Result<(), JailError> {
+pub fn confine(landlock: Landlock) -> Result<(), JailError> {
     posture::limit_resources(MAX_FILES)?;
     let own = posture::own_descriptors()?;
     posture::empty_root()?;
     posture::enter(&own)?;
     drop(own);
     posture::drop_privileges(KEPT)?;
+    Fence::around_pod(landlock)?.enter()?;
     // New files on volumes have the mode that the guest gave them.
     rustix::process::umask(Mode::empty());
     filter().install()
@@ -97,6 +99,10 @@ pub fn filter() -> Filter {
             libc::SYS_listxattr,
             libc::SYS_setxattr,
             libc::SYS_removexattr,
+            // A thread gives up all but the volumes of its VM.
+            libc::SYS_landlock_create_ruleset,
+            libc::SYS_landlock_add_rule,
+            libc::SYS_landlock_restrict_self,
         ])
         // Regular files and FIFOs; devices never.
         .rule(

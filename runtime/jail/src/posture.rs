@@ -26,6 +26,12 @@ pub enum JailError {
         #[source]
         source: io::Error,
     },
+    /// Landlock is required, and the host does not have it.
+    #[error(
+        "cannot confine with Landlock (needs Linux 5.19 and landlock in the kernel's lsm= \
+         parameter; the configuration's `landlock` says whether it is required)"
+    )]
+    Landlock(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system call filter was refused.
     #[error("cannot install the system call filter (needs a kernel with CONFIG_SECCOMP_FILTER)")]
     Seccomp(#[source] seccompiler::Error),

@@ -15,6 +15,7 @@
 use rustix::thread::CapabilitySet;
 
 use crate::{
+    fence::{Fence, Landlock},
     posture::{self, JailError},
     seccomp::{Filter, Rule},
 };
@@ -32,10 +33,11 @@ const IOCTL_TYPE: u32 = 0xff00;
 ///
 /// # Errors
 /// [`JailError`], naming what is missing.
-pub fn drop_privileges() -> Result<(), JailError> {
+pub fn drop_privileges(landlock: Landlock) -> Result<(), JailError> {
     posture::limit_resources(MAX_FILES)?;
     posture::empty_root()?;
-    posture::drop_privileges(CapabilitySet::empty())
+    posture::drop_privileges(CapabilitySet::empty())?;
+    Fence::around_all(landlock)?.enter()
 }
 
 /// Installs the system call filter on all threads, for good.
@@ -50,8 +52,8 @@ pub fn install_filter() -> Result<(), JailError> {
 ///
 /// # Errors
 /// [`JailError`], naming what is missing.
-pub fn confine() -> Result<(), JailError> {
-    drop_privileges()?;
+pub fn confine(landlock: Landlock) -> Result<(), JailError> {
+    drop_privileges(landlock)?;
     install_filter()
 }
 

@@ -20,6 +20,7 @@ use trine_abi::{
     layout::{MAX_VCPUS, RAM_MIN},
     window::WINDOW_BYTES,
 };
+use trine_jail::Landlock;
 use trine_link::{Link, LinkError};
 use trine_policy::Policy;
 use trine_vmm::protocol::{BOOT, BootRequest, COMMAND};
@@ -28,7 +29,7 @@ use crate::{
     Container, ContainerSpec, Error,
     cgroup::{Cgroup, Resources},
     container::LOAD_PATIENCE,
-    io_process::{IoProcess, PodPolicy, Trouble, into_io},
+    io_process::{IoProcess, PodPolicy, Setup, Trouble, into_io},
     kvm,
     launch::Launch,
     libexec, reader,
@@ -63,6 +64,8 @@ pub struct PodOptions {
     /// Where the policy's log goes, one JSON object a line; `None` = beside `log`, with `.audit` at
     /// the end of its name, or nowhere.
     pub audit: Option<PathBuf>,
+    /// Whether VMM and I/O process confine themselves with Landlock.
+    pub landlock: Landlock,
 }
 
 /// A pod.  Dropping the last reference ends its processes.
@@ -84,6 +87,7 @@ pub(crate) struct Shared {
     io_cgroup: Option<Cgroup>,
     /// The policy lets no programs run from volumes.
     no_exec: bool,
+    landlock: Landlock,
     next_vm: AtomicU32,
     /// By id; `None` while a container is being created.
     vms: Mutex<BTreeMap<String, Option<Arc<Vm>>>>,
@@ -112,7 +116,9 @@ impl Pod {
         let name = options.name;
         let (policy, no_exec) =
             policy(options.policy.as_deref(), options.audit, has_log.then_some(&*log))?;
-        let io = IoProcess::start(&libexec, &name, network, policy, &output, io_cgroup.as_ref())?;
+        let landlock = options.landlock;
+        let setup = Setup { name: &name, network, policy, landlock };
+        let io = IoProcess::start(&libexec, setup, &output, io_cgroup.as_ref())?;
         let shared = Arc::new(Shared {
             name,
             libexec,
@@ -122,6 +128,7 @@ impl Pod {
             io: Arc::new(io),
             io_cgroup,
             no_exec,
+            landlock,
             next_vm: AtomicU32::new(0),
             vms: Mutex::default(),
         });
@@ -270,6 +277,7 @@ impl Shared {
             memory_bytes: spec.limits.memory_bytes,
             vcpus: spec.limits.vcpus,
             images: 1,
+            landlock: self.landlock,
         };
         let boot = serde_json::to_vec(&boot)
             .map_err(|error| Error::host("encode a boot request", io::Error::other(error)))?;

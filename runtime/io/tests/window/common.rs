@@ -16,7 +16,10 @@ use trine_abi::window::{
     Operation, SERVER_SLEEPS, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS, Submission, WINDOW_BYTES,
 };
 use trine_io::protocol::{Direction, NOTICE, Notice, REQUEST, Request, StreamKind, StreamSpec};
-use trine_jail::shared::{self, SharedMemory};
+use trine_jail::{
+    Landlock,
+    shared::{self, SharedMemory},
+};
 use trine_link::Link;
 
 /// Longer than anything here takes on a busy machine.
@@ -35,7 +38,7 @@ impl Sandbox {
             let _ = trine_io::serve(
                 Link::from_descriptor(theirs),
                 |_| Ok::<(), std::io::Error>(()),
-                || Ok(()),
+                |_| Ok(()),
             );
         });
         Self::over(link)
@@ -53,6 +56,7 @@ impl Sandbox {
             network: false,
             policy: policy.map(str::to_owned),
             audit: !log.is_empty(),
+            landlock: Landlock::BestEffort,
         };
         sandbox.send(&setup, log);
         assert_eq!(sandbox.notice(), Notice::Ready);
