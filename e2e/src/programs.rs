@@ -17,6 +17,7 @@ use crate::{command, paths};
 pub(crate) const NAMES: &[&str] = &[
     "escape",
     "forks",
+    "forward",
     "hello",
     "memory",
     "preempt",

@@ -8,11 +8,14 @@ mod basic;
 mod escape;
 mod exec;
 mod faults;
+mod hostile;
 mod kills;
 mod leaks;
 mod lifecycle;
 mod network;
+mod posture;
 mod streams;
+mod syscalls;
 mod tool;
 mod volumes;
 
@@ -45,6 +48,9 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     faults::cases(&bed, &mut suite);
     volumes::cases(&bed, &mut suite);
     escape::cases(&bed, &mut suite);
+    posture::cases(&bed, &mut suite);
+    syscalls::cases(&bed, &mut suite);
+    hostile::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);
     kills::cases(&mut bed, &mut suite);

@@ -267,7 +267,7 @@ fn without_kvm(faults: &mut Vec<Fault>) -> Result<()> {
     Ok(())
 }
 
-fn trine(arguments: &[&str]) -> Command {
+pub(super) fn trine(arguments: &[&str]) -> Command {
     let mut trine = Command::new(paths::trine());
     trine.args(arguments);
     trine

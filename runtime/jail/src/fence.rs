@@ -5,8 +5,10 @@
 //! serves a VM can open, make and change files below the roots of that VM's volumes, and nothing
 //! else, whatever descriptors or paths it is brought to use.
 //!
-//! Landlock restricts threads, and those that they make later.  So `trine-io` as a whole gives up
-//! what no VM needs, and then each VM's thread all but its own volumes.
+//! Landlock restricts threads, and those that they make later.  In `trine-io` each VM's thread
+//! restricts itself; the first thread, which only talks to the sandbox, does not: whatever it gave
+//! up, its threads would lack, and a domain without rules takes away renames between directories
+//! (`LANDLOCK_ACCESS_FS_REFER`) even where it says nothing of them.
 
 use std::os::fd::BorrowedFd;
 
@@ -71,12 +73,7 @@ pub struct Fence(Option<RulesetCreated>);
 impl Fence {
     /// Around everything: no file is opened by a name, nothing is connected.
     pub(crate) fn around_all(mode: Landlock) -> Result<Self, JailError> {
-        Self::new(mode, AccessFs::from_all, AccessNet::from_all(ABI::V4), &[])
-    }
-
-    /// Around what no VM of a pod needs.
-    pub(crate) fn around_pod(mode: Landlock) -> Result<Self, JailError> {
-        Self::new(mode, |abi| AccessFs::from_all(abi) & NEVER, BitFlags::empty(), &[])
+        Self::new(mode, AccessNet::from_all(ABI::V4), &[])
     }
 
     /// Around everything but the volumes of one VM.
@@ -84,12 +81,11 @@ impl Fence {
     /// # Errors
     /// [`JailError::Landlock`] if it is required and the host does not have it.
     pub fn around_volumes(mode: Landlock, roots: &[Root<'_>]) -> Result<Self, JailError> {
-        Self::new(mode, AccessFs::from_all, BitFlags::empty(), roots)
+        Self::new(mode, BitFlags::empty(), roots)
     }
 
     fn new(
         mode: Landlock,
-        files_fn: impl Fn(ABI) -> BitFlags<AccessFs>,
         ports: BitFlags<AccessNet>,
         roots: &[Root<'_>],
     ) -> Result<Self, JailError> {
@@ -101,9 +97,9 @@ impl Fence {
         let build = || -> Result<RulesetCreated, RulesetError> {
             let mut ruleset = Ruleset::default()
                 .set_compatibility(level)
-                .handle_access(files_fn(NEEDED))?
+                .handle_access(AccessFs::from_all(NEEDED))?
                 .set_compatibility(CompatLevel::BestEffort)
-                .handle_access(files_fn(NEWEST))?
+                .handle_access(AccessFs::from_all(NEWEST))?
                 .scope(Scope::from_all(NEWEST))?;
             if !ports.is_empty() {
                 ruleset = ruleset.handle_access(ports)?;
@@ -140,6 +136,11 @@ fn granted(root: &Root<'_>) -> BitFlags<AccessFs> {
     let is_directory = rustix::fs::fstat(root.descriptor)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     if is_directory { all } else { all & AccessFs::from_file(NEWEST) }
+}
+
+/// Fails where [`Landlock::Required`] cannot be had.
+pub(crate) fn check(mode: Landlock) -> Result<(), JailError> {
+    Fence::around_volumes(mode, &[]).map(drop)
 }
 
 /// Whether this host has what [`Landlock::Required`] asks for.

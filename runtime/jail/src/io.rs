@@ -10,7 +10,7 @@
 use rustix::{fs::Mode, thread::CapabilitySet};
 
 use crate::{
-    fence::{Fence, Landlock},
+    fence::{self, Landlock},
     posture::{self, JailError},
     seccomp::{Filter, Rule},
 };
@@ -50,7 +50,7 @@ pub fn confine(landlock: Landlock) -> Result<(), JailError> {
     posture::enter(&own)?;
     drop(own);
     posture::drop_privileges(KEPT)?;
-    Fence::around_pod(landlock)?.enter()?;
+    fence::check(landlock)?;
     // New files on volumes have the mode that the guest gave them.
     rustix::process::umask(Mode::empty());
     filter().install()
@@ -66,6 +66,16 @@ pub fn filter() -> Filter {
     posture::common_filter()
         .allow(&[
             libc::SYS_pread64,
+            libc::SYS_lseek,
+            libc::SYS_fstat,
+            libc::SYS_epoll_create1,
+            libc::SYS_epoll_ctl,
+            libc::SYS_epoll_pwait,
+            libc::SYS_epoll_pwait2,
+            libc::SYS_eventfd2,
+            libc::SYS_clock_nanosleep,
+            libc::SYS_sendto,
+            libc::SYS_shutdown,
             libc::SYS_bind,
             libc::SYS_connect,
             libc::SYS_listen,
@@ -76,7 +86,6 @@ pub fn filter() -> Filter {
             // descriptors that the process has.
             libc::SYS_openat2,
             libc::SYS_newfstatat,
-            libc::SYS_statx,
             libc::SYS_fstatfs,
             libc::SYS_getdents64,
             libc::SYS_preadv2,

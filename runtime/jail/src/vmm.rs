@@ -60,13 +60,5 @@ pub fn confine(landlock: Landlock) -> Result<(), JailError> {
 /// What the filter allows.
 pub fn filter() -> Filter {
     posture::common_filter()
-        .allow(&[
-            libc::SYS_timerfd_create,
-            libc::SYS_timerfd_settime,
-            libc::SYS_fallocate,
-            libc::SYS_pread64,
-            libc::SYS_pwrite64,
-            libc::SYS_rt_sigtimedwait,
-        ])
         .rule(libc::SYS_ioctl, Rule::Match { argument: 1, mask: IOCTL_TYPE, values: vec![KVMIO] })
 }
