@@ -53,7 +53,7 @@ enum Command {
     /// Test through a private containerd
     Ctr(CtrArguments),
     /// Test under a standard KVM, emulated by QEMU
-    Kvm(Words),
+    Kvm(KvmArguments),
     /// Compare what programs from Debian do under runc and under Trine
     Compat(compat::Arguments),
     /// Show the main things, step by step
@@ -74,6 +74,15 @@ struct CtrArguments {
     /// Runtime to test; a case that io.containerd.runc.v2 fails is a wrong case
     #[arg(long, default_value = TRINE)]
     runtime: String,
+    #[command(flatten)]
+    words: Words,
+}
+
+#[derive(Args, Debug)]
+struct KvmArguments {
+    /// Run each case so many times, for what happens now and then only
+    #[arg(long, default_value_t = 1)]
+    repeat: u8,
     #[command(flatten)]
     words: Words,
 }
@@ -112,7 +121,7 @@ fn run() -> Result<bool> {
             inside.extend(arguments.words.words.iter().map(String::as_str));
             isolate::run(&inside)
         }
-        Command::Kvm(words) => lane::run(&words.words),
+        Command::Kvm(arguments) => lane::run(&arguments.words.words, usize::from(arguments.repeat)),
         Command::Compat(arguments) => compat::run(&arguments),
         Command::Demo => {
             images::prepare()?;

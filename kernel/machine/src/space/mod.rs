@@ -16,6 +16,9 @@
 //! at worst the application faults once more.
 
 mod access;
+mod fork;
+mod large;
+mod user;
 
 extern crate alloc;
 
@@ -24,12 +27,12 @@ use core::{fmt, sync::atomic::Ordering};
 
 use trine_abi::layout::{HUGE_PAGE_SIZE, PAGE_SIZE, USER_END};
 
-pub use self::access::Access;
 use self::access::{ACCESSED_DIRTY, HELD, NO_EXECUTE, PRESENT, USER, WRITE};
+pub use self::{access::Access, fork::Sharing};
 use crate::{
     Arena,
-    frame::{Frame, HugeFrame, ImagePage, Page},
-    raw, shootdown,
+    frame::{Frame, ImagePage, Page},
+    shootdown,
 };
 
 /// A second-level entry maps 2 MiB itself.
@@ -42,17 +45,6 @@ const SYSTEM_ENTRY: usize = (USER_END >> 39) as usize;
 /// No frame is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
-
-/// Which pages the copy of a range shares with the original.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// Both map the same pages with the same rights (MAP_SHARED).
-    Shared,
-    /// Both map the same pages, and neither may write them from now on, except that the first
-    /// writable pages are copied at once as long as the budget lasts: a copy costs far less than
-    /// the two faults that it saves.
-    Private,
-}
 
 /// The page tables of a space at one time: equal values mean that no translation is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,21 +167,6 @@ impl AddressSpace {
         Leaf::Table(table)
     }
 
-    /// Replaces a large entry by a table of small ones with the same rights.
-    fn split(&mut self, table: u64, index: usize, entry: u64) -> u64 {
-        let spare = self.spare.pop().expect("a table is put by for each large page");
-        let new = u64::from(spare) * PAGE_SIZE;
-        let base = entry & ADDRESS;
-        for i in 0..512 {
-            let small = (base + i as u64 * PAGE_SIZE) | entry & !(ADDRESS | LARGE);
-            self.store(new, i, small);
-        }
-        self.store(table, index, new | TABLE);
-        // The translation is the same, but the host's shadow of it must not outlive the entry.
-        self.set_stale();
-        new
-    }
-
     /// The last-level table for an address, after splitting a large page there.
     fn small_leaf(&mut self, address: u64) -> Result<u64, u64> {
         match self.leaf(address) {
@@ -233,72 +210,6 @@ impl AddressSpace {
             }
         }
         None
-    }
-
-    /// The large page at `address`, if it lies wholly in `address .. end`.
-    fn whole_large(&self, address: u64, end: u64) -> Option<(u64, usize, u64)> {
-        let fits = address.is_multiple_of(HUGE_PAGE_SIZE) && end - address >= HUGE_PAGE_SIZE;
-        match self.leaf(address) {
-            Leaf::Large { table, index, entry } if fits => Some((table, index, entry)),
-            _ => None,
-        }
-    }
-
-    /// Maps 2 MiB at an address (a multiple of 2 MiB), where nothing is mapped.
-    ///
-    /// # Errors
-    /// If no frame is left for a page table, or small pages are there: the block is given back.
-    pub fn map_huge(
-        &mut self,
-        address: u64,
-        block: HugeFrame,
-        access: Access,
-    ) -> Result<(), OutOfMemory> {
-        assert!(address.is_multiple_of(HUGE_PAGE_SIZE) && address < USER_END);
-        let mut table = self.root();
-        for shift in [39, 30] {
-            let index = (address >> shift & 511) as usize;
-            let entry = self.load(table, index);
-            table = if entry & PRESENT == 0 {
-                let new = u64::from(self.arena.take_table().ok_or(OutOfMemory)?) * PAGE_SIZE;
-                self.store(table, index, new | TABLE);
-                new
-            } else {
-                entry & ADDRESS
-            };
-        }
-        let index = (address >> 21 & 511) as usize;
-        let old = self.load(table, index);
-        let spare = if old & PRESENT == 0 {
-            self.arena.take_table().ok_or(OutOfMemory)?
-        } else if old & LARGE == 0
-            && self.is_empty_table(old & ADDRESS)
-            && !shootdown::is_running(self.root())
-        {
-            // Nobody else walks the table that is put by here.
-            self.set_stale();
-            ((old & ADDRESS) / PAGE_SIZE) as u32
-        } else {
-            return Err(OutOfMemory);
-        };
-        self.spare.push(spare);
-        self.store(table, index, block.into_address() | access.bits() | PRESENT | LARGE);
-        self.resident += 512;
-        Ok(())
-    }
-
-    fn is_empty_table(&self, table: u64) -> bool {
-        (0..512).all(|index| self.load(table, index) == 0)
-    }
-
-    /// Takes the frames of a large entry back.
-    fn drop_large(&mut self, entry: u64) {
-        let first = ((entry & ADDRESS) / PAGE_SIZE) as u32;
-        for number in first..first + 512 {
-            self.retire(Page::Frame(Frame::from_raw(self.arena, number)));
-        }
-        let spare = self.spare.pop().expect("a table is put by for each large page");
-        self.arena.give_table(spare);
     }
 
     fn take_page(&self, entry: u64) -> Option<Page> {
@@ -503,121 +414,6 @@ impl AddressSpace {
             address += PAGE_SIZE;
         }
         Ok(())
-    }
-
-    /// Copies the mappings of a range into a child (fork).  `budget` is how many writable private
-    /// pages may still be copied at once.
-    ///
-    /// # Errors
-    /// If no frame is left for a page table; the child then holds a part.
-    pub fn fork_into(
-        &mut self,
-        child: &mut Self,
-        start: u64,
-        end: u64,
-        sharing: Sharing,
-        budget: &mut u64,
-    ) -> Result<(), OutOfMemory> {
-        let mut stale = false;
-        let result = self.fork_runs(child, start, end, (sharing, budget), &mut stale);
-        if stale {
-            self.set_stale();
-        }
-        result
-    }
-
-    fn fork_runs(
-        &mut self,
-        child: &mut Self,
-        start: u64,
-        end: u64,
-        (sharing, budget): (Sharing, &mut u64),
-        stale: &mut bool,
-    ) -> Result<(), OutOfMemory> {
-        let mut address = start;
-        while let Some(run) = self.next_run(address, end) {
-            address = run.end();
-            if !self.any(&run) {
-                continue;
-            }
-            let child_table = child.leaf_or_new(run.address)?;
-            for index in run.first..run.first + run.count {
-                let entry = self.load(run.table, index);
-                let Some(page) = self.take_page(entry) else { continue };
-                let writable = entry & WRITE != 0;
-                if sharing == Sharing::Private
-                    && writable
-                    && *budget > 0
-                    && let Some(copy) = Frame::copy_of(self.arena, &page)
-                {
-                    *budget -= 1;
-                    core::mem::forget(page);
-                    let address = u64::from(copy.into_raw()) * PAGE_SIZE;
-                    child.store(child_table, index, entry & !ADDRESS | address);
-                    child.resident += 1;
-                    continue;
-                }
-                let copy = page.clone();
-                core::mem::forget((page, copy));
-                let shared = match sharing {
-                    Sharing::Shared => entry,
-                    Sharing::Private => entry & !WRITE,
-                };
-                if sharing == Sharing::Private && writable {
-                    self.store(run.table, index, shared);
-                    *stale = true;
-                }
-                child.store(child_table, index, shared);
-                child.resident += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn any(&self, run: &Run) -> bool {
-        (run.first..run.first + run.count)
-            .any(|index| self.load(run.table, index) & (PRESENT | HELD) != 0)
-    }
-
-    /// Copies out of application memory as far as it is mapped readable; returns how many bytes.
-    pub fn read(&self, address: u64, to: &mut [u8]) -> usize {
-        let mut done = 0;
-        while done < to.len() {
-            let at = address.wrapping_add(done as u64);
-            let Some(pointer) = self.translate(at, false) else { break };
-            let part = (to.len() - done).min((PAGE_SIZE - at % PAGE_SIZE) as usize);
-            // SAFETY: within one mapped page; `to` is private memory.
-            unsafe { raw::copy(pointer, to.as_mut_ptr().wrapping_add(done), part) };
-            done += part;
-        }
-        done
-    }
-
-    /// Copies into application memory as far as it is mapped writable; returns how many bytes.
-    pub fn write(&self, address: u64, from: &[u8]) -> usize {
-        let mut done = 0;
-        while done < from.len() {
-            let at = address.wrapping_add(done as u64);
-            let Some(pointer) = self.translate(at, true) else { break };
-            let part = (from.len() - done).min((PAGE_SIZE - at % PAGE_SIZE) as usize);
-            // SAFETY: within one mapped, writable page; `from` is private memory.
-            unsafe { raw::copy(from.as_ptr().wrapping_add(done), pointer, part) };
-            done += part;
-        }
-        done
-    }
-
-    fn translate(&self, address: u64, write: bool) -> Option<*mut u8> {
-        if address >= USER_END {
-            return None;
-        }
-        let entry = self.entry(address)?;
-        let access = Access::of(entry);
-        if !access.read || write && !access.write {
-            return None;
-        }
-        let page = self.arena.pointer(entry & ADDRESS);
-        Some(page.wrapping_add((address % PAGE_SIZE) as usize))
     }
 
     fn free_tables(&self, table: u64, level: u32) {

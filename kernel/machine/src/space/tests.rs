@@ -2,7 +2,7 @@
 //! Tests of address spaces.
 
 use super::*;
-use crate::arena::for_tests;
+use crate::{HugeFrame, arena::for_tests};
 
 fn page(arena: &'static Arena) -> Page {
     Page::Frame(Frame::zeroed(arena).expect("a frame"))

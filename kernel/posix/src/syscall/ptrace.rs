@@ -247,43 +247,54 @@ fn signal_info(stop: Option<Stop>) -> Result<SigInfo, Errno> {
 
 /// The registers as a debugger sees them, in the order of struct user_regs_struct.
 pub(crate) fn registers(task: &TaskRef) -> [u64; REGISTER_WORDS] {
-    let r = *task.registers.lock();
+    let mut own = *task.registers.lock();
     let (call, makes_call) = match task.trace.lock().as_ref() {
         Some(trace) => (trace.call, trace.makes_call),
         None => (u64::MAX, false),
     };
     // A call that waits looks as if a signal had interrupted it.
     let waits = task.run.lock().call.is_some() && !makes_call;
-    let (rax, call) = if waits { (RESTARTS[0].cast_unsigned(), r.rax) } else { (r.rax, call) };
+    let call =
+        if waits { core::mem::replace(&mut own.rax, RESTARTS[0].cast_unsigned()) } else { call };
     let (fs, gs) = (task.fs_base.load(Ordering::Relaxed), task.gs_base.load(Ordering::Relaxed));
-    [
-        r.r15,
-        r.r14,
-        r.r13,
-        r.r12,
-        r.rbp,
-        r.rbx,
-        r.r11,
-        r.r10,
-        r.r9,
-        r.r8,
-        rax,
-        r.rcx,
-        r.rdx,
-        r.rsi,
-        r.rdi,
+    let mut words = [0; REGISTER_WORDS];
+    for (word, register) in words.iter_mut().zip(general(&mut own)) {
+        *word = *register;
+    }
+    words[GENERAL..GENERAL + 8].copy_from_slice(&[
         call,
-        r.rip,
+        own.rip,
         CODE_SEGMENT,
-        r.rflags,
-        r.rsp,
+        own.rflags,
+        own.rsp,
         STACK_SEGMENT,
         fs,
         gs,
-        0,
-        0,
-        0,
-        0,
+    ]);
+    words
+}
+
+/// How many of the words are general registers; the first ones are.
+const GENERAL: usize = 15;
+
+/// The general registers, in the order of struct user_regs_struct.
+fn general(own: &mut Registers) -> [&mut u64; GENERAL] {
+    [
+        &mut own.r15,
+        &mut own.r14,
+        &mut own.r13,
+        &mut own.r12,
+        &mut own.rbp,
+        &mut own.rbx,
+        &mut own.r11,
+        &mut own.r10,
+        &mut own.r9,
+        &mut own.r8,
+        &mut own.rax,
+        &mut own.rcx,
+        &mut own.rdx,
+        &mut own.rsi,
+        &mut own.rdi,
     ]
 }
 
@@ -296,32 +307,9 @@ fn set_registers(
     if *words == before {
         return Ok(());
     }
-    let [
-        r15,
-        r14,
-        r13,
-        r12,
-        rbp,
-        rbx,
-        r11,
-        r10,
-        r9,
-        r8,
-        rax,
-        rcx,
-        rdx,
-        rsi,
-        rdi,
-        call,
-        rip,
-        _,
-        flags,
-        rsp,
-        _,
-        fs,
-        gs,
-        ..,
-    ] = *words;
+    let [call, rip, _, flags, rsp, _, fs, gs, ..] = words[GENERAL..] else {
+        return Err(Errno::IO);
+    };
     if rip >= HIGHEST || fs >= HIGHEST || gs >= HIGHEST {
         return Err(Errno::IO);
     }
@@ -336,28 +324,11 @@ fn set_registers(
     }
     {
         let mut own = task.registers.lock();
-        let rflags = own.rflags & !FLAGS_MASK | flags & FLAGS_MASK;
-        *own = Registers {
-            r15,
-            r14,
-            r13,
-            r12,
-            rbp,
-            rbx,
-            r11,
-            r10,
-            r9,
-            r8,
-            rax,
-            rcx,
-            rdx,
-            rsi,
-            rdi,
-            rip,
-            rsp,
-            rflags,
-            ..*own
-        };
+        for (register, word) in general(&mut own).into_iter().zip(words) {
+            *register = *word;
+        }
+        (own.rip, own.rsp) = (rip, rsp);
+        own.rflags = own.rflags & !FLAGS_MASK | flags & FLAGS_MASK;
     }
     task.fs_base.store(fs, Ordering::Relaxed);
     task.gs_base.store(gs, Ordering::Relaxed);

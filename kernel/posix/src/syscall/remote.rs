@@ -55,6 +55,32 @@ fn copy(from: (&MmRef, Vec<(u64, usize)>), to: (&MmRef, Vec<(u64, usize)>)) -> R
     }
 }
 
+#[derive(Clone, Copy)]
+enum Direction {
+    FromRemote,
+    ToRemote,
+}
+
+fn transfer(
+    cx: &mut Cx<'_>,
+    pid: i32,
+    (local, local_count): (u64, usize),
+    (remote, remote_count): (u64, usize),
+    flags: u64,
+    direction: Direction,
+) -> SysResult {
+    if flags != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    let local = cx.read_iovec(local, local_count)?;
+    let remote = cx.read_iovec(remote, remote_count)?;
+    let (other, own) = (memory(cx, pid)?, cx.mm());
+    Ok(match direction {
+        Direction::FromRemote => copy((&other, remote), (&own, local)),
+        Direction::ToRemote => copy((&own, local), (&other, remote)),
+    }?)
+}
+
 pub(super) fn sys_process_vm_readv(
     cx: &mut Cx<'_>,
     pid: i32,
@@ -64,13 +90,7 @@ pub(super) fn sys_process_vm_readv(
     remote_count: usize,
     flags: u64,
 ) -> SysResult {
-    if flags != 0 {
-        return Err(Errno::INVAL.into());
-    }
-    let local = cx.read_iovec(local, local_count)?;
-    let remote = cx.read_iovec(remote, remote_count)?;
-    let other = memory(cx, pid)?;
-    Ok(copy((&other, remote), (&cx.mm(), local))?)
+    transfer(cx, pid, (local, local_count), (remote, remote_count), flags, Direction::FromRemote)
 }
 
 pub(super) fn sys_process_vm_writev(
@@ -82,13 +102,7 @@ pub(super) fn sys_process_vm_writev(
     remote_count: usize,
     flags: u64,
 ) -> SysResult {
-    if flags != 0 {
-        return Err(Errno::INVAL.into());
-    }
-    let local = cx.read_iovec(local, local_count)?;
-    let remote = cx.read_iovec(remote, remote_count)?;
-    let other = memory(cx, pid)?;
-    Ok(copy((&cx.mm(), local), (&other, remote))?)
+    transfer(cx, pid, (local, local_count), (remote, remote_count), flags, Direction::ToRemote)
 }
 
 pub(super) fn sys_process_madvise(

@@ -162,13 +162,8 @@ impl World {
         self.events.extend(events);
     }
 
-    /// Makes a system call; `None` if it blocks.
-    pub(crate) fn try_call(
-        &mut self,
-        task: &TaskRef,
-        number: u64,
-        args: &[u64],
-    ) -> Option<Outcome> {
+    /// Makes a system call; the value as RAX has it.  `None` if it blocks.
+    pub(crate) fn raw_call(&mut self, task: &TaskRef, number: u64, args: &[u64]) -> Option<i64> {
         {
             let mut registers = task.registers.lock();
             let mut values = args.iter().copied().chain(std::iter::repeat(0));
@@ -185,7 +180,17 @@ impl World {
         self.kernel.trap(task, Trap::SystemCall);
         self.run();
         let blocked = task.run.lock().call.is_some();
-        (!blocked).then(|| Self::result(task))
+        (!blocked).then(|| task.registers.lock().rax.cast_signed())
+    }
+
+    /// Makes a system call; `None` if it blocks.
+    pub(crate) fn try_call(
+        &mut self,
+        task: &TaskRef,
+        number: u64,
+        args: &[u64],
+    ) -> Option<Outcome> {
+        self.raw_call(task, number, args).map(|_| Self::result(task))
     }
 
     /// What is in RAX.

@@ -13,7 +13,8 @@ use std::{
 use rustix::event::EventfdFlags;
 use trine_abi::window::{
     self, COMPLETION_BYTES, COMPLETIONS, CQ_HEAD, CQ_TAIL, Completion, DATA, KERNEL_SLEEPS,
-    Operation, SERVER_SLEEPS, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS, Submission, WINDOW_BYTES,
+    Operation, SERVER_SLEEPS, SMALL_BYTES, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS, Submission,
+    WINDOW_BYTES,
 };
 use trine_io::protocol::{Direction, NOTICE, Notice, REQUEST, Request, StreamKind, StreamSpec};
 use trine_jail::{
@@ -222,12 +223,30 @@ impl Kernel {
     pub(crate) fn read(&mut self, handle: u32, bytes: usize) -> Result<Vec<u8>, u32> {
         self.submit(read(0, handle, bytes));
         let completion = self.completion();
+        self.answer(&completion)
+    }
+
+    /// Writes encoded arguments; returns a request with them that has room for an answer.
+    pub(crate) fn carry(
+        &self,
+        operation: Operation,
+        handle: u32,
+        argument: u64,
+        input: &[u8],
+    ) -> Submission {
+        self.memory.write(DATA, input).expect("in the window");
+        let (bytes, input) = (SMALL_BYTES, input.len() as u32);
+        Submission { operation, id: 0, handle, bytes, data: 0, input, argument }
+    }
+
+    /// The bytes of the answer to a request with data at 0; `Err` is an errno.
+    pub(crate) fn answer(&self, completion: &Completion) -> Result<Vec<u8>, u32> {
         if completion.errno != 0 {
             return Err(completion.errno);
         }
-        let mut data = vec![0; completion.result as usize];
-        self.memory.read(DATA, &mut data).expect("in the window");
-        Ok(data)
+        let mut answer = vec![0; completion.result as usize];
+        self.memory.read(DATA, &mut answer).expect("in the window");
+        Ok(answer)
     }
 }
 

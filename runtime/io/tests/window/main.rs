@@ -2,7 +2,9 @@
 //! The I/O server over real windows; the tests play the sandbox and the guest kernel.
 
 mod common;
+mod escapes;
 mod files;
 mod hostile;
 mod sockets;
 mod streams;
+mod volume;

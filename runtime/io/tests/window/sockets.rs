@@ -111,16 +111,9 @@ impl Guest {
         argument: u64,
         input: &[u8],
     ) -> Result<Vec<u8>, u32> {
-        self.kernel.memory.write(DATA, input).expect("in the window");
-        let mut request = request(operation, handle, argument, input.len());
-        request.bytes = SMALL_BYTES;
+        let request = self.kernel.carry(operation, handle, argument, input);
         let done = self.submit(request);
-        if done.errno != 0 {
-            return Err(done.errno);
-        }
-        let mut answer = vec![0; (done.result as usize).min(SMALL_BYTES as usize)];
-        self.kernel.memory.read(DATA, &mut answer).expect("in the window");
-        Ok(answer)
+        self.kernel.answer(&done)
     }
 
     /// The next event.

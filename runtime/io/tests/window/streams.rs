@@ -39,6 +39,20 @@ fn fifo(directory: &tempfile::TempDir) -> (std::path::PathBuf, File, File) {
     (path, reader, writer)
 }
 
+/// A kernel whose stream 1 is one end of the FIFO in a directory.
+fn with_fifo(direction: Direction) -> (Sandbox, Kernel, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("directory");
+    let (sandbox, kernel) = (Sandbox::start(), Kernel::new());
+    let (_, reader, writer) = fifo(&directory);
+    let (file, hold) = match direction {
+        Direction::Out => (&writer, &reader),
+        _ => (&reader, &writer),
+    };
+    let (file, hold) = (file.as_fd(), Some(hold.as_fd()));
+    sandbox.attach(1, &kernel, &[TestStream { file, hold, direction, kind: StreamKind::Plain }]);
+    (sandbox, kernel, directory)
+}
+
 #[test]
 fn sixteen_mebibytes_each_way_with_a_slow_reader_arrive_whole() {
     let sandbox = Sandbox::start();
@@ -114,18 +128,8 @@ fn many_requests_in_flight_complete_in_order() {
 
 #[test]
 fn fifo_input_survives_writers_that_leave_and_ends_on_close_stream() {
-    let directory = tempfile::tempdir().expect("directory");
-    let sandbox = Sandbox::start();
-    let mut kernel = Kernel::new();
-    let (path, reader, hold) = fifo(&directory);
-    let stream = TestStream {
-        file: reader.as_fd(),
-        hold: Some(hold.as_fd()),
-        direction: Direction::In,
-        kind: StreamKind::Plain,
-    };
-    sandbox.attach(1, &kernel, &[stream]);
-    drop((reader, hold));
+    let (sandbox, mut kernel, fifo) = with_fifo(Direction::In);
+    let path = fifo.path().join("fifo");
 
     for word in ["one", "two"] {
         std::fs::write(&path, word).expect("write and leave");
@@ -150,18 +154,8 @@ fn fifo_input_survives_writers_that_leave_and_ends_on_close_stream() {
 
 #[test]
 fn close_stream_with_a_silent_lingering_writer_ends_the_input() {
-    let directory = tempfile::tempdir().expect("directory");
-    let sandbox = Sandbox::start();
-    let mut kernel = Kernel::new();
-    let (path, reader, hold) = fifo(&directory);
-    let stream = TestStream {
-        file: reader.as_fd(),
-        hold: Some(hold.as_fd()),
-        direction: Direction::In,
-        kind: StreamKind::Plain,
-    };
-    sandbox.attach(1, &kernel, &[stream]);
-    drop((reader, hold));
+    let (sandbox, mut kernel, fifo) = with_fifo(Direction::In);
+    let path = fifo.path().join("fifo");
     let mut writer = OpenOptions::new().write(true).open(&path).expect("writer");
     writer.write_all(b"before").expect("write");
     sandbox.send(&Request::CloseStream { vm: 1, handle: 1 }, &[]);
@@ -172,18 +166,8 @@ fn close_stream_with_a_silent_lingering_writer_ends_the_input() {
 
 #[test]
 fn fifo_output_waits_for_a_reader_that_restarts_and_ends_after_close() {
-    let directory = tempfile::tempdir().expect("directory");
-    let sandbox = Sandbox::start();
-    let mut kernel = Kernel::new();
-    let (path, hold, writer) = fifo(&directory);
-    let stream = TestStream {
-        file: writer.as_fd(),
-        hold: Some(hold.as_fd()),
-        direction: Direction::Out,
-        kind: StreamKind::Plain,
-    };
-    sandbox.attach(1, &kernel, &[stream]);
-    drop((hold, writer));
+    let (sandbox, mut kernel, fifo) = with_fifo(Direction::Out);
+    let path = fifo.path().join("fifo");
 
     // A first reader comes, reads and leaves: no EPIPE.
     let mut first = File::open(&path).expect("reader");
@@ -209,18 +193,8 @@ fn fifo_output_waits_for_a_reader_that_restarts_and_ends_after_close() {
 
 #[test]
 fn last_bytes_of_a_fifo_wait_for_a_late_reader_after_detach() {
-    let directory = tempfile::tempdir().expect("directory");
-    let sandbox = Sandbox::start();
-    let mut kernel = Kernel::new();
-    let (path, hold, writer) = fifo(&directory);
-    let stream = TestStream {
-        file: writer.as_fd(),
-        hold: Some(hold.as_fd()),
-        direction: Direction::Out,
-        kind: StreamKind::Plain,
-    };
-    sandbox.attach(1, &kernel, &[stream]);
-    drop((hold, writer));
+    let (sandbox, mut kernel, fifo) = with_fifo(Direction::Out);
+    let path = fifo.path().join("fifo");
     assert_eq!(kernel.write(1, b"last words").errno, 0);
     assert_eq!(sandbox.detach(1, 1000), 0);
 

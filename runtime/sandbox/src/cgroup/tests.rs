@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Against the cgroups of this host; skipped, and said so, where they may not be made.
 
-use std::{process::Command, sync::atomic::AtomicU32};
+use std::{
+    process::{Child, Command},
+    sync::atomic::AtomicU32,
+};
 
 use super::*;
 
@@ -25,6 +28,23 @@ fn create(name: &str, json: &str) -> Option<Cgroup> {
         }
         other => Some(other.expect("a cgroup")),
     }
+}
+
+fn sleep() -> Child {
+    Command::new("/bin/sleep").arg("100").spawn().expect("sleep")
+}
+
+fn assert_alone_inside(cgroup: &Cgroup, child: &Child) {
+    for (_, path) in cgroup.paths() {
+        let members = fs::read_to_string(path.join("cgroup.procs")).expect("members");
+        assert_eq!(members.trim(), child.id().to_string(), "{}", path.display());
+    }
+}
+
+fn end(cgroup: Cgroup, mut child: Child) {
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    cgroup.remove().expect("removed");
 }
 
 #[test]
@@ -61,20 +81,15 @@ fn child_of_a_thread_inside_is_born_inside() {
         eprintln!("skipped: cgroup v2");
         return;
     }
-    let mut child = thread::scope(|scope| {
+    let child = thread::scope(|scope| {
         let spawner = scope.spawn(|| {
             cgroup.enter_thread().expect("inside");
-            Command::new("/bin/sleep").arg("100").spawn().expect("sleep")
+            sleep()
         });
         spawner.join().expect("thread")
     });
-    for (_, path) in cgroup.paths() {
-        let members = fs::read_to_string(path.join("cgroup.procs")).expect("members");
-        assert_eq!(members.trim(), child.id().to_string(), "{}", path.display());
-    }
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
-    cgroup.remove().expect("removed");
+    assert_alone_inside(&cgroup, &child);
+    end(cgroup, child);
 }
 
 #[test]
@@ -82,15 +97,10 @@ fn adopted_process_is_inside() {
     let Some(cgroup) = create(&name(), "{}") else {
         return;
     };
-    let mut child = Command::new("/bin/sleep").arg("100").spawn().expect("sleep");
+    let child = sleep();
     cgroup.adopt(child.id()).expect("inside");
-    for (_, path) in cgroup.paths() {
-        let members = fs::read_to_string(path.join("cgroup.procs")).expect("members");
-        assert_eq!(members.trim(), child.id().to_string(), "{}", path.display());
-    }
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
-    cgroup.remove().expect("removed");
+    assert_alone_inside(&cgroup, &child);
+    end(cgroup, child);
 }
 
 #[test]
@@ -98,15 +108,13 @@ fn cpuset_comes_with_its_first_limit_and_its_process() {
     let Some(cgroup) = create(&name(), "{}") else {
         return;
     };
-    let mut child = Command::new("/bin/sleep").arg("100").spawn().expect("sleep");
+    let child = sleep();
     cgroup.adopt(child.id()).expect("inside");
     let update = Resources::parse(r#"{"cpu": {"cpus": "0"}}"#).expect("json");
     cgroup.update(&update, child.id()).expect("updated");
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
     assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
-    cgroup.remove().expect("removed");
+    end(cgroup, child);
 }
 
 #[test]

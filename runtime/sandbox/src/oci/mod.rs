@@ -33,7 +33,7 @@ use crate::{Error, Limits, Volume};
 use oci_spec::runtime::Spec;
 use trine_abi::control::{Config, Process};
 
-pub use process::{parse_process, process};
+pub use process::{CAPABILITIES, parse_process, process};
 pub use resources::{MEMORY_MIN_BYTES, memory_limit, parse_resources, update};
 pub use spec::{load_spec, parse_spec};
 

@@ -12,8 +12,8 @@ use super::{byte_strings, invalid, unsupported};
 /// File mode creation mask where the spec has none, as runc's.
 const DEFAULT_UMASK: u32 = 0o022;
 
-/// Capability names by number, as in capabilities(7).
-const CAPABILITIES: [&str; 41] = [
+/// Capability names by number, as in capabilities(7), without `CAP_`.
+pub const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

@@ -6,6 +6,9 @@
 //! | --- | --- |
 //! | this one | what all of them share: events from the server, requests that nobody waits for |
 //! | `socket` | one socket |
+//! | `connect` | its connection being made |
+//! | `option` | its options |
+//! | `state` | its state |
 //! | `transfer` | its sending and receiving |
 //! | `address` | addresses, as the server wants them |
 //!
@@ -14,7 +17,10 @@
 //! in the guest until it does.
 
 mod address;
+mod connect;
+mod option;
 mod socket;
+mod state;
 mod transfer;
 
 use alloc::{
@@ -42,6 +48,9 @@ use crate::{
 /// Requests for events that are in flight once there are sockets.
 const EVENT_REQUESTS: usize = 2;
 
+/// Posts that may wait for a free request before whoever would add to them has to wait.
+const POSTS_MAX: usize = 256;
+
 /// How long the end of the VM waits for data that the network does not take.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
@@ -63,6 +72,10 @@ pub(crate) struct Inet {
     sockets: Lock<BTreeMap<u32, Weak<InetSocket>>>,
     event_requests: AtomicUsize,
     /// Posts that found no free request.
+    ///
+    /// What a program can repeat at will waits while there are [`POSTS_MAX`]
+    /// ([`Inet::await_posts`]).  The others are few for each socket: its credits are returned in
+    /// quarters, it is drained once for each send that is under way, and it is closed once.
     posts: Lock<VecDeque<Post>>,
     /// Sockets that are closed, and have something to send.
     lingering: Lock<BTreeMap<u32, Arc<InetSocket>>>,
@@ -209,6 +222,18 @@ impl Inet {
         let input = input.to_vec();
         self.posts.lock().push_back(Post { operation, handle, argument, input, then });
         self.flush();
+    }
+
+    /// Has a system call made again later if too many posts wait already.
+    ///
+    /// # Errors
+    /// `PENDING`.
+    pub(super) fn await_posts(&self, ticket: &Ticket) -> Result<(), Errno> {
+        if self.posts.lock().len() < POSTS_MAX {
+            return Ok(());
+        }
+        self.services.await_free(ticket);
+        Err(Errno::PENDING)
     }
 
     fn flush(&self) {

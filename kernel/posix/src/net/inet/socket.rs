@@ -14,27 +14,27 @@ use core::{
 
 use trine_abi::{
     socket::{
-        AF_INET, AF_INET6, CREDIT_BYTES, CREDIT_CONNECTIONS, DatagramHead, OPTION_BYTES_MAX,
-        STATE_CONNECTED, STATE_ENDED, STATE_ERROR, STATE_HUNG, STATE_URGENT, STATE_WRITABLE,
-        pack_open,
+        AF_INET, AF_INET6, CREDIT_BYTES, CREDIT_CONNECTIONS, STATE_CONNECTED, STATE_ENDED,
+        STATE_ERROR, STATE_HUNG, STATE_URGENT, STATE_WRITABLE, pack_open,
     },
     window::Operation,
 };
 
-use super::{Handle, Inet, address, transfer};
+use super::{
+    Handle, Inet, address,
+    state::{Phase, State},
+    transfer,
+};
 use crate::{
     Errno,
-    cx::{Cx, Restart, SysResult},
+    cx::{Cx, SysResult},
     forward::{Answer, Call, Owner},
     fs::{file::IoctlMemory, types::Ready},
     io::{Sink, Source},
     net::{
-        AF_UNSPEC, Destination, Directions, End, Identity, SOCK_DGRAM, SOCK_STREAM, Socket,
-        message::{Outgoing, Receive, Received, SOL_SOCKET, Ucred},
-        option::{
-            Options, SO_ACCEPTCONN, SO_ERROR, SO_PASSCRED, SO_PEERCRED, SO_RCVLOWAT, SO_RCVTIMEO,
-            SO_SNDLOWAT, SO_SNDTIMEO,
-        },
+        Destination, Directions, End, Identity, SOCK_DGRAM, SOCK_STREAM, Socket,
+        message::{Outgoing, Receive, Received},
+        option::Options,
     },
     process::creds::CAP_NET_BIND_SERVICE,
     sync::Lock,
@@ -46,94 +46,14 @@ const PORT_UNPRIVILEGED: u16 = 1024;
 const FIONREAD: u32 = 0x541b;
 const SIOCOUTQ: u32 = 0x5411;
 const SIOCATMARK: u32 = 0x8905;
-/// IP_RECVERR and IPV6_RECVERR: there is no queue of errors, but programs that ask for one do
-/// without it.
-const RECVERR: [(u32, u32); 2] = [(0, 11), (41, 25)];
-/// Options that the server is never asked about.
-const LOCAL: [u32; 9] =
-    [SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT, SO_SNDLOWAT, SO_PASSCRED, 66, 67, 1, SO_ACCEPTCONN];
-
-/// Switches of streams that every host can set at any time: nobody waits for them.
-/// SO_REUSEADDR, SO_KEEPALIVE, TCP_NODELAY, TCP_CORK, TCP_QUICKACK.
-const CERTAIN: [(u32, u32); 5] = [(SOL_SOCKET, 2), (SOL_SOCKET, 9), (6, 1), (6, 3), (6, 12)];
-
-/// How far a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Not connected.
-    Open,
-    /// An event will tell.
-    Connecting,
-    /// It has a peer.
-    Connected,
-    Listening,
-}
-
-/// A send that is under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Flight {
-    pub(super) id: u32,
-    pub(super) bytes: usize,
-    pub(super) epoch: u32,
-}
-
-/// A piece of a stream that arrived.
-#[derive(Debug)]
-pub(super) struct Piece {
-    pub(super) bytes: Vec<u8>,
-    pub(super) at: usize,
-}
-
-/// A datagram that arrived.
-#[derive(Debug)]
-pub(super) struct Datagram {
-    pub(super) head: DatagramHead,
-    pub(super) data: Vec<u8>,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) phase: Phase,
-    /// A connection that nobody was told of yet.
-    pub(super) untold: bool,
-    pub(super) input: VecDeque<Piece>,
-    pub(super) input_bytes: usize,
-    pub(super) datagrams: VecDeque<Datagram>,
-    /// What came of a datagram whose rest has not come.
-    pub(super) part: Vec<u8>,
-    accepted: VecDeque<Arc<InetSocket>>,
-    /// What was read, and is to be given back as credit.
-    pub(super) consumed: u32,
-    pub(super) ended: bool,
-    pub(super) hung: bool,
-    /// The network ended the connection: it has no peer any more.
-    reset: bool,
-    pub(super) urgent: bool,
-    pub(super) receive_shut: bool,
-    pub(super) send_shut: bool,
-    pub(super) error: Option<Errno>,
-    pub(super) flights: VecDeque<Flight>,
-    pub(super) epoch: u32,
-    pub(super) stalled: bool,
-    /// No request was free to send with.
-    pub(super) starved: bool,
-    /// What came back from flights, and has to go first.
-    pub(super) returned: VecDeque<Vec<u8>>,
-    pub(super) unsent: VecDeque<Vec<u8>>,
-    /// shutdown(2) is to be made when all is sent.
-    pub(super) shutdown_due: Option<u64>,
-    pub(super) closed: bool,
-    own: Option<Vec<u8>>,
-    peer: Option<Vec<u8>>,
-}
 
 /// A socket.
 pub(crate) struct InetSocket {
     pub(super) inet: Arc<Inet>,
     this: Weak<Self>,
     pub(super) handle: Arc<Handle>,
-    identity: Identity,
-    options: Options,
+    pub(super) identity: Identity,
+    pub(super) options: Options,
     /// Makes repeated sends of one call differ.
     pub(super) attempt: AtomicU32,
     inode: AtomicU64,
@@ -239,7 +159,12 @@ impl InetSocket {
         self.inet.services.call(&call, decode_fn)
     }
 
-    fn call_plain(&self, operation: Operation, argument: u64, input: &[u8]) -> Result<(), Errno> {
+    pub(super) fn call_plain(
+        &self,
+        operation: Operation,
+        argument: u64,
+        input: &[u8],
+    ) -> Result<(), Errno> {
         self.call(operation, argument, input, |answer| answer.result().map(drop)).map(drop)
     }
 
@@ -322,21 +247,6 @@ impl InetSocket {
         }
     }
 
-    /// Waits for a connection that is being made.
-    fn await_connection(&self, cx: &mut Cx<'_>) -> SysResult<()> {
-        cx.progress().value = 1;
-        let timeout = self.options.send_timeout_ns();
-        let now = cx.services().monotonic_ns();
-        let deadline = timeout
-            .map(|timeout| *cx.progress().deadline_ns.get_or_insert(now.saturating_add(timeout)));
-        if timeout.is_some() && cx.timed_out() {
-            return Err(Errno::INPROGRESS.into());
-        }
-        self.write_wait.add(&cx.ticket());
-        let restart = if timeout.is_some() { Restart::Never } else { Restart::Always };
-        Err(cx.block(deadline, restart))
-    }
-
     /// All sends before now are done: closes or shuts down if that waits for it.
     pub(super) fn drained(&self) {
         let (shutdown, closed) = {
@@ -357,13 +267,6 @@ impl InetSocket {
     /// Has [`InetSocket::drained`] called when all that is under way is done.
     fn await_drained(&self) {
         self.inet.post(Operation::SocketName, self.number(), 0, self.this());
-    }
-}
-
-impl State {
-    /// Whether nothing is left to be sent.
-    pub(super) fn is_drained(&self) -> bool {
-        self.flights.is_empty() && self.unsent.is_empty() && self.returned.is_empty()
     }
 }
 
@@ -409,78 +312,7 @@ impl Socket for InetSocket {
     }
 
     fn connect(&self, cx: &mut Cx<'_>, given: &[u8], waits: bool) -> SysResult<()> {
-        let family = given.first_chunk::<2>().map(|family| u16::from_le_bytes(*family));
-        if family == Some(AF_UNSPEC) {
-            self.call_plain(Operation::SocketConnect, 0, &AF_UNSPEC.to_le_bytes())?;
-            let mut state = self.state.lock();
-            (state.phase, state.own, state.peer) = (Phase::Open, None, None);
-            return Ok(());
-        }
-        let given = address::read(self.identity.family, given)?;
-        if !self.is_stream() {
-            self.call_plain(Operation::SocketConnect, 0, &given)?;
-            let mut state = self.state.lock();
-            (state.phase, state.own, state.peer) = (Phase::Connected, None, Some(given));
-            return Ok(());
-        }
-        // This call has started or waited before.
-        let mine = cx.progress().value != 0;
-        {
-            let mut state = self.state.lock();
-            match state.phase {
-                Phase::Listening => return Err(Errno::ISCONN.into()),
-                Phase::Connected if mine || state.untold => {
-                    state.untold = false;
-                    return Ok(());
-                }
-                Phase::Connected => return Err(Errno::ISCONN.into()),
-                Phase::Connecting if !waits => return Err(Errno::ALREADY.into()),
-                Phase::Connecting => {
-                    drop(state);
-                    return self.await_connection(cx);
-                }
-                Phase::Open => {
-                    if let Some(error) = state.error.take() {
-                        return Err(error.into());
-                    }
-                    if mine && cx.progress().value == 1 {
-                        return Err(Errno::CONNABORTED.into());
-                    }
-                    (state.ended, state.hung, state.own) = (false, false, None);
-                    state.reset = false;
-                    (state.receive_shut, state.send_shut) = (false, false);
-                }
-            }
-        }
-        // Whatever the server tells from now on is about this attempt.
-        cx.progress().value = 2;
-        match self.call_plain(Operation::SocketConnect, 0, &given) {
-            Ok(()) => {
-                let mut state = self.state.lock();
-                state.phase = Phase::Connected;
-                Ok(())
-            }
-            Err(Errno::INPROGRESS) => {
-                {
-                    let mut state = self.state.lock();
-                    if state.phase == Phase::Connected {
-                        state.untold = !waits;
-                        return if waits { Ok(()) } else { Err(Errno::INPROGRESS.into()) };
-                    }
-                    if let Some(error) = state.error {
-                        state.hung = true;
-                        if waits {
-                            state.error = None;
-                            return Err(error.into());
-                        }
-                        return Err(Errno::INPROGRESS.into());
-                    }
-                    state.phase = Phase::Connecting;
-                }
-                if waits { self.await_connection(cx) } else { Err(Errno::INPROGRESS.into()) }
-            }
-            Err(errno) => Err(errno.into()),
-        }
+        self.connect_to(cx, given, waits)
     }
 
     fn accept(&self) -> Result<Arc<dyn Socket>, Errno> {
@@ -560,7 +392,7 @@ impl Socket for InetSocket {
         }
     }
 
-    fn shutdown(&self, _cx: &mut Cx<'_>, directions: Directions) -> SysResult<()> {
+    fn shutdown(&self, cx: &mut Cx<'_>, directions: Directions) -> SysResult<()> {
         let how = match directions {
             Directions { receive: true, send: false } => 0,
             Directions { receive: false, .. } => 1,
@@ -570,6 +402,7 @@ impl Socket for InetSocket {
         let done = if drained || !directions.send {
             self.call_plain(Operation::SocketShutdown, how, &[])
         } else {
+            self.inet.await_posts(&cx.ticket())?;
             self.state.lock().shutdown_due = Some(how);
             self.await_drained();
             Ok(())
@@ -588,47 +421,12 @@ impl Socket for InetSocket {
         Ok(done?)
     }
 
-    fn set_option(&self, _cx: &mut Cx<'_>, option: (u32, u32), value: &[u8]) -> SysResult<()> {
-        if option.0 == SOL_SOCKET && LOCAL.contains(&option.1) {
-            return Err(Errno::NOPROTOOPT.into());
-        }
-        if RECVERR.contains(&option) {
-            return Ok(());
-        }
-        let argument = u64::from(option.0) << 32 | u64::from(option.1);
-        let value = &value[..value.len().min(OPTION_BYTES_MAX)];
-        if value.len() >= 4 && self.is_stream() && CERTAIN.contains(&option) {
-            self.inet.post_with(Operation::SocketSetOption, self.number(), argument, value, None);
-            return Ok(());
-        }
-        self.call_plain(Operation::SocketSetOption, argument, value)?;
-        Ok(())
+    fn set_option(&self, cx: &mut Cx<'_>, option: (u32, u32), value: &[u8]) -> SysResult<()> {
+        Ok(self.set(cx, option, value)?)
     }
 
     fn option(&self, _cx: &mut Cx<'_>, option: (u32, u32), room: usize) -> SysResult<Vec<u8>> {
-        let word = |word: u32| Ok(word.to_le_bytes().to_vec());
-        match option {
-            (SOL_SOCKET, SO_ERROR) => {
-                let error = self.state.lock().error.take();
-                return word(error.map_or(0, Errno::number));
-            }
-            (SOL_SOCKET, SO_ACCEPTCONN) => {
-                return word((self.state.lock().phase == Phase::Listening).into());
-            }
-            (SOL_SOCKET, SO_PEERCRED) => return Ok(Ucred::NOBODY.encode().to_vec()),
-            (SOL_SOCKET, local) if LOCAL.contains(&local) => return Err(Errno::NOPROTOOPT.into()),
-            option if RECVERR.contains(&option) => return word(0),
-            _ => {}
-        }
-        let argument = u64::from(option.0) << 32 | u64::from(option.1);
-        let call = Call {
-            operation: Operation::SocketGetOption,
-            handle: self.number(),
-            argument,
-            input: &[],
-            room: room.min(OPTION_BYTES_MAX),
-        };
-        Ok(self.inet.services.call(&call, Answer::bytes)?.to_vec())
+        Ok(self.get(option, room)?)
     }
 
     fn ioctl(&self, command: u32, memory: &mut IoctlMemory<'_>) -> Result<u64, Errno> {

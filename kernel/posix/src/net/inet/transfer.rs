@@ -10,7 +10,10 @@ use trine_abi::{
 };
 use trine_machine::window::BUFFER_BYTES;
 
-use super::socket::{Datagram, Flight, InetSocket, Phase, Piece, State};
+use super::{
+    InetSocket,
+    state::{Datagram, Flight, Phase, Piece, State},
+};
 use crate::{
     Errno,
     forward::{Answer, Buffer, Owner},

@@ -26,17 +26,7 @@ impl Sockets {
 
     /// Makes a call as `task`; the value as RAX has it.  `None` if it blocks.
     fn call_as(&mut self, task: &TaskRef, number: u64, args: &[u64]) -> Option<i64> {
-        {
-            let mut registers = task.registers.lock();
-            let value = |at: usize| args.get(at).copied().unwrap_or(0);
-            registers.rax = number;
-            (registers.rdi, registers.rsi, registers.rdx) = (value(0), value(1), value(2));
-            (registers.r10, registers.r8, registers.r9) = (value(3), value(4), value(5));
-        }
-        self.world.kernel.trap(task, trine_machine::context::Trap::SystemCall);
-        self.world.run();
-        let blocked = task.run.lock().call.is_some();
-        (!blocked).then(|| task.registers.lock().rax.cast_signed())
+        self.world.raw_call(task, number, args)
     }
 
     #[track_caller]

@@ -7,6 +7,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::Rights;
 use crate::{net::message::Ucred, wait::WaitQueue};
 
+/// Messages that wait in a datagram socket (net.unix.max_dgram_qlen).
+pub(super) const DATAGRAMS_MAX: usize = 512;
+
 /// What a message costs its sender besides its bytes.
 const OVERHEAD_BYTES: usize = 256;
 

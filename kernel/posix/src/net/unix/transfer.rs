@@ -3,7 +3,12 @@
 
 use alloc::{sync::Arc, vec, vec::Vec};
 
-use super::{DATAGRAMS_MAX, Phase, UnixSocket, address::encode, queue::Packet};
+use super::{
+    Rights, UnixSocket,
+    address::encode,
+    queue::{DATAGRAMS_MAX, Packet},
+    socket::Phase,
+};
 use crate::{
     Errno,
     io::{Sink, Source},
@@ -214,7 +219,7 @@ fn receive_stream(
         }
         drop(state);
         if let Some(files) = shown {
-            received.rights = Some(super::Rights::new(&socket.net.in_flight, files)?);
+            received.rights = Some(Rights::new(&socket.net.in_flight, files)?);
         }
     } else {
         while let Some(packet) = state.queue.front() {
@@ -268,7 +273,7 @@ fn receive_message(
         let files = packet.rights.as_ref().map(|rights| rights.files().to_vec());
         drop(state);
         if let Some(files) = files {
-            received.rights = Some(super::Rights::new(&socket.net.in_flight, files)?);
+            received.rights = Some(Rights::new(&socket.net.in_flight, files)?);
         }
         return Ok(received);
     }

@@ -178,17 +178,11 @@ fn send_stream(
                 }
             }
             Err(Errno::AGAIN) if waits(file, message.flags) => {
-                if !waited {
-                    waited = true;
-                    socket.wait_to_send(&cx.ticket(), message);
-                    continue;
-                }
-                let timeout = socket.options().send_timeout_ns();
-                if timeout.is_some() && cx.timed_out() {
+                cx.progress().done = done as u64;
+                if !await_room(cx, socket, message, &mut waited)? {
                     return end(done, Errno::AGAIN);
                 }
-                cx.progress().done = done as u64;
-                return Err(block(cx, timeout));
+                continue;
             }
             Err(errno) => return end(done, errno),
         }
@@ -196,6 +190,29 @@ fn send_stream(
             return end(done, errno);
         }
     }
+}
+
+/// A send found no room: whether to try once more, now that the socket tells when there is some, or
+/// the time for that is over.
+///
+/// # Errors
+/// Blocks, when it was tried once more.
+fn await_room(
+    cx: &mut Cx<'_>,
+    socket: &dyn Socket,
+    message: &Outgoing,
+    waited: &mut bool,
+) -> SysResult<bool> {
+    if !*waited {
+        *waited = true;
+        socket.wait_to_send(&cx.ticket(), message);
+        return Ok(true);
+    }
+    let timeout = socket.options().send_timeout_ns();
+    if timeout.is_some() && cx.timed_out() {
+        return Ok(false);
+    }
+    Err(block(cx, timeout))
 }
 
 fn send_message(
@@ -213,16 +230,9 @@ fn send_message(
     loop {
         match socket.send(&mut SliceSource(&data), message) {
             Err(Errno::AGAIN) if waits(file, message.flags) => {
-                if !waited {
-                    waited = true;
-                    socket.wait_to_send(&cx.ticket(), message);
-                    continue;
-                }
-                let timeout = socket.options().send_timeout_ns();
-                if timeout.is_some() && cx.timed_out() {
+                if !await_room(cx, socket, message, &mut waited)? {
                     return Err(Errno::AGAIN.into());
                 }
-                return Err(block(cx, timeout));
             }
             result => return Ok(result? as u64),
         }

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Open files: what a descriptor refers to.
+//! An open file description.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{
-    any::Any,
     fmt,
     sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
 };
 
 use trine_machine::Page;
 
+use super::{Contents, FileOps};
 use crate::{
     Errno,
     fs::{
         dentry::Location,
-        inode::{Allocate, Inode, InodeRef},
-        locks::{Keeper, RangeLock},
+        inode::Inode,
+        locks::LockTable,
+        mount::Vfs,
         notify::{self, NotifyTable},
         tty::Tty,
         types::{Attr, DirEntry, DirSink, FileType, OpenFlags, Ready},
@@ -27,249 +28,6 @@ use crate::{
 
 /// A shared open file.
 pub type FileRef = Arc<File>;
-
-/// What an open file does when it is used.  Nothing here blocks: what cannot be done now is
-/// `EAGAIN`, and `poll` tells when to try again.
-pub trait FileOps: Send + Sync + fmt::Debug {
-    /// Reads from `offset` on (of no meaning to streams); 0 at the end.
-    ///
-    /// # Errors
-    /// `EINVAL` by default.
-    fn read(&self, _file: &File, _offset: u64, _sink: &mut dyn Sink) -> Result<usize, Errno> {
-        Err(Errno::INVAL)
-    }
-
-    /// Writes at `offset` (of no meaning to streams).
-    ///
-    /// # Errors
-    /// `EINVAL` by default.
-    fn write(&self, _file: &File, _offset: u64, _source: &mut dyn Source) -> Result<usize, Errno> {
-        Err(Errno::INVAL)
-    }
-
-    /// What the file is ready for; a ticket is put where any change of that wakes it.
-    fn poll(&self, _ticket: Option<&Ticket>) -> Ready {
-        Ready::READABLE | Ready::WRITABLE
-    }
-
-    /// Whether a position means something.
-    fn is_seekable(&self) -> bool {
-        false
-    }
-
-    /// Whether lseek(2) does nothing and answers 0.
-    fn ignores_seek(&self) -> bool {
-        false
-    }
-
-    /// Performs an ioctl whose argument is plain memory.
-    ///
-    /// # Errors
-    /// `ENOTTY` by default.
-    fn ioctl(
-        &self,
-        _file: &File,
-        _command: u32,
-        _memory: &mut IoctlMemory<'_>,
-    ) -> Result<u64, Errno> {
-        Err(Errno::NOTTY)
-    }
-
-    /// The terminal that this is.
-    fn tty(&self) -> Option<&Arc<Tty>> {
-        None
-    }
-
-    /// Writes at the end, wherever that is; returns the bytes written and the offset after them.
-    /// `None`: it is like writing at the offset that the size says.
-    fn append(
-        &self,
-        _file: &File,
-        _source: &mut dyn Source,
-    ) -> Option<Result<(usize, u64), Errno>> {
-        None
-    }
-
-    /// Whether a read gives less than was asked for only in parts: the next ones follow.
-    fn takes_all(&self) -> bool {
-        false
-    }
-
-    /// Sets or ends a lock on the whole file (flock(2)), without waiting; `None`: it is the
-    /// container's own affair.
-    fn flock(&self, _file: &File, _exclusive: Option<bool>) -> Option<Result<(), Errno>> {
-        None
-    }
-
-    /// Has a range locked for those outside of the container, without waiting; returns who keeps
-    /// it.  `None`: it is the container's own affair.
-    fn lock_range(
-        &self,
-        _file: &File,
-        _lock: &RangeLock,
-        _keeper: Option<Arc<dyn Keeper>>,
-    ) -> Option<Result<Arc<dyn Keeper>, Errno>> {
-        None
-    }
-
-    /// There is going to be a shared mapping.
-    fn map_shared(&self, _file: &File) {}
-
-    /// Writes what mappings changed in a range of bytes to where the file really is.
-    ///
-    /// # Errors
-    /// As writing.
-    fn write_back(&self, _file: &File, _start: u64, _end: u64) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    /// As [`Inode::page`].
-    ///
-    /// # Errors
-    /// As there.
-    fn page(&self, file: &File, index: u64, write: bool) -> Result<Page, Errno> {
-        file.inode().page(index, write)
-    }
-
-    /// As [`Inode::seek_data`].
-    ///
-    /// # Errors
-    /// As there.
-    fn seek_data(&self, file: &File, offset: u64, hole: bool) -> Result<u64, Errno> {
-        file.inode().seek_data(offset, hole)
-    }
-
-    /// As [`Inode::truncate`].
-    ///
-    /// # Errors
-    /// As there.
-    fn truncate(&self, file: &File, size: u64) -> Result<(), Errno> {
-        file.inode().truncate(size)
-    }
-
-    /// As [`Inode::allocate`].
-    ///
-    /// # Errors
-    /// As there.
-    fn allocate(&self, file: &File, range: Allocate, offset: u64, bytes: u64) -> Result<(), Errno> {
-        file.inode().allocate(range, offset, bytes)
-    }
-
-    /// Waits until what was written is on its medium (fsync(2)).
-    ///
-    /// # Errors
-    /// What the medium says.
-    fn sync(&self, _file: &File, _data_only: bool) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    /// As [`Inode::read_dir`].
-    ///
-    /// # Errors
-    /// As there.
-    fn read_dir(&self, file: &File, cursor: u64, sink: &mut DirSink<'_>) -> Result<(), Errno> {
-        file.inode().read_dir(cursor, sink)
-    }
-
-    /// For those who must know their own files again (epoll, timerfd, ...).
-    fn as_any(&self) -> &dyn Any;
-}
-
-/// Copies from the caller's memory.
-pub type CopyIn<'a> = dyn FnMut(u64, &mut [u8]) -> Result<(), Errno> + 'a;
-/// Copies to the caller's memory.
-pub type CopyOut<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Errno> + 'a;
-
-/// The argument of an ioctl: the number itself, and the memory that it may point to.
-pub struct IoctlMemory<'a> {
-    /// The argument.
-    pub argument: u64,
-    /// Copies from the caller.
-    pub read: &'a mut CopyIn<'a>,
-    /// Copies to the caller.
-    pub write: &'a mut CopyOut<'a>,
-}
-
-impl fmt::Debug for IoctlMemory<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "IoctlMemory({:#x})", self.argument)
-    }
-}
-
-impl IoctlMemory<'_> {
-    /// Reads the int that the argument points to.
-    ///
-    /// # Errors
-    /// `EFAULT`.
-    pub fn read_int(&mut self) -> Result<i32, Errno> {
-        let mut bytes = [0; 4];
-        (self.read)(self.argument, &mut bytes)?;
-        Ok(i32::from_le_bytes(bytes))
-    }
-
-    /// Writes the int that the argument points to.
-    ///
-    /// # Errors
-    /// `EFAULT`.
-    pub fn write_int(&mut self, value: i32) -> Result<(), Errno> {
-        (self.write)(self.argument, &value.to_le_bytes())
-    }
-
-    /// Reads bytes that the argument points to.
-    ///
-    /// # Errors
-    /// `EFAULT`.
-    pub fn read_to(&mut self, to: &mut [u8]) -> Result<(), Errno> {
-        (self.read)(self.argument, to)
-    }
-
-    /// Writes bytes where the argument points to.
-    ///
-    /// # Errors
-    /// `EFAULT`.
-    pub fn write_from(&mut self, from: &[u8]) -> Result<(), Errno> {
-        (self.write)(self.argument, from)
-    }
-}
-
-/// A regular file's or directory's contents, as the inode has them.
-#[derive(Debug)]
-pub(crate) struct Contents(InodeRef);
-
-impl Contents {
-    /// Those of an inode.
-    pub(crate) fn new(inode: InodeRef) -> Self {
-        Self(inode)
-    }
-}
-
-impl FileOps for Contents {
-    fn read(&self, _file: &File, offset: u64, sink: &mut dyn Sink) -> Result<usize, Errno> {
-        self.0.read_at(offset, sink)
-    }
-
-    fn write(&self, _file: &File, offset: u64, source: &mut dyn Source) -> Result<usize, Errno> {
-        self.0.write_at(offset, source)
-    }
-
-    fn is_seekable(&self) -> bool {
-        true
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
-
-/// Nothing: a file opened with O_PATH.
-#[derive(Debug)]
-pub(crate) struct PathOnly;
-
-impl FileOps for PathOnly {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
 
 /// An open file description (open(2)).
 pub struct File {
@@ -284,7 +42,7 @@ pub struct File {
     pub(crate) signal: AtomicI32,
     /// Holds locks that end with it (flock, OFD).
     pub(crate) has_locks: AtomicBool,
-    locks: Arc<crate::fs::locks::LockTable>,
+    locks: Arc<LockTable>,
     notify: Arc<NotifyTable>,
 }
 
@@ -297,7 +55,7 @@ impl fmt::Debug for File {
 impl File {
     /// Makes an open file.
     pub(crate) fn new(
-        vfs: &crate::fs::mount::Vfs,
+        vfs: &Vfs,
         location: Location,
         ops: Arc<dyn FileOps>,
         flags: OpenFlags,
@@ -330,11 +88,7 @@ impl File {
     }
 
     /// Opens the contents of a regular file or directory.
-    pub(crate) fn contents(
-        vfs: &crate::fs::mount::Vfs,
-        location: Location,
-        flags: OpenFlags,
-    ) -> FileRef {
+    pub(crate) fn contents(vfs: &Vfs, location: Location, flags: OpenFlags) -> FileRef {
         let ops = Arc::new(Contents::new(Arc::clone(location.inode())));
         Self::new(vfs, location, ops, flags)
     }

@@ -5,6 +5,8 @@
 //! an id allots its buffer.  A bulk request ([`Window::begin_bulk`]) has one of a few large buffers
 //! instead.
 
+mod server;
+
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use trine_abi::{
@@ -17,6 +19,7 @@ use trine_abi::{
     },
 };
 
+pub use self::server::{TestServer, for_tests};
 use crate::{cpu, raw};
 
 /// Bytes of the buffer of one request.
