@@ -12,6 +12,9 @@ use trine_jail::seccomp::{Filter, Rule};
 const NONSENSE: i64 = -1;
 /// Numbers above all that there are.
 const NUMBERS: u32 = 520;
+/// uretprobe and uprobe: filters do not see them (Linux 6.14), and the kernel ends who calls them
+/// from anywhere but its own trampolines.
+const UNFILTERED: [u32; 2] = [335, 336];
 /// `__X32_SYSCALL_BIT`.
 const X32: u32 = 0x4000_0000;
 
@@ -125,6 +128,9 @@ fn main() {
         for number in
             (0..NUMBERS).filter(|number| filter.rules().all(|(known, _)| known != *number))
         {
+            if UNFILTERED.contains(&number) {
+                continue;
+            }
             let outcome = attempt(&filter, number, [NONSENSE; 6]);
             assert_eq!(outcome, Outcome::Killed, "{name}: system call {number} has no rule");
             tries += 1;
