@@ -84,10 +84,9 @@ fn broken_window(bed: &Bed) -> Result<()> {
         log.contains("broke the rules of its window") && log.contains(&bad),
         "nothing says why the VM ended"
     );
-    for id in [&bad, &good, &pod] {
-        bed.remove(id)?;
-    }
-    Ok(())
+    bed.delete(&bad)?;
+    bed.remove(&good)?;
+    bed.remove(&pod)
 }
 
 fn task_pid(bed: &Bed, id: &str) -> Result<u32> {
