@@ -166,7 +166,7 @@ fn close_stream_with_a_silent_lingering_writer_ends_the_input() {
 
 #[test]
 fn fifo_output_waits_for_a_reader_that_restarts_and_ends_after_close() {
-    let (sandbox, mut kernel, fifo) = with_fifo(Direction::Out);
+    let (_sandbox, mut kernel, fifo) = with_fifo(Direction::Out);
     let path = fifo.path().join("fifo");
 
     // A first reader comes, reads and leaves: no EPIPE.
