@@ -15,7 +15,10 @@ use crate::{command, paths};
 
 /// Names of the programs, and of their sources without `.c`.
 pub(crate) const NAMES: &[&str] = &[
+    "bombs",
+    "elves",
     "escape",
+    "faults",
     "forks",
     "forward",
     "hello",
@@ -26,6 +29,7 @@ pub(crate) const NAMES: &[&str] = &[
     "simd",
     "terminal",
     "threads",
+    "wild",
 ];
 
 /// Names of programs, in `/broken` of the busybox image, that no system can run, with what is wrong

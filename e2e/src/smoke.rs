@@ -23,6 +23,16 @@ pub(crate) struct Case {
     pub(crate) has_volume: bool,
 }
 
+/// Programs that mean harm; too long for the standard-KVM lane.  Each is process 1 of its VM, so that
+/// it is told of what becomes of the others, and nothing that they send reaches it.
+pub(crate) const HOSTILE: &[Case] = &[
+    case("bad-pointers", BUSYBOX, &["/usr/bin/faults"], 0, "faults ok"),
+    case("wild-calls", BUSYBOX, &["/usr/bin/wild"], 0, "wild ok"),
+    parallel("wild-calls-on-two-vcpus", &["/usr/bin/wild", "0", "120"], "wild ok"),
+    case("corrupt-programs", BUSYBOX, &["/usr/bin/elves"], 0, "elves ok"),
+    case("bombs", BUSYBOX, &["/usr/bin/bombs"], 0, "bombs ok"),
+];
+
 const fn case(
     name: &'static str,
     image: Image,

@@ -75,7 +75,9 @@ impl Ground {
             name: "fuzz".into(),
             network: false,
             policy: None,
+            narrowing: None,
             audit: false,
+            record: false,
             landlock: Landlock::BestEffort,
         };
         ground.send(&setup, &[]);
@@ -118,7 +120,8 @@ impl Ground {
         let (doorbell, notify) = (eventfd(), eventfd());
         let volumes =
             vec![VolumeSpec { handle: FIRST_VOLUME, readonly: false, destination: "/d".into() }];
-        let attach = Request::Attach { vm, container: "c".into(), streams: vec![], volumes };
+        let container = "c".into();
+        let attach = Request::Attach { vm, container, streams: vec![], volumes, narrowing: None };
         self.send(&attach, &[&file, &doorbell, &notify, &root]);
         assert_eq!(self.notice(), Notice::Attached { vm });
         let mut guest = Guest { memory, doorbell, tail: 0, handles: VecDeque::new() };

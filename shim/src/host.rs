@@ -60,6 +60,12 @@ pub trait Pod: fmt::Debug + Send + Sync {
 
     /// As [`trine::Pod::wait`].
     fn wait(&self);
+
+    /// As [`trine::Pod::reload_policy`], from the file that it was loaded from.
+    ///
+    /// # Errors
+    /// As there.
+    fn reload_policy(&self) -> Result<(), Error>;
 }
 
 /// As [`trine::Container`], or the sandbox of a pod.
@@ -184,6 +190,10 @@ impl Pod for TrinePod {
 
     fn wait(&self) {
         self.0.wait();
+    }
+
+    fn reload_policy(&self) -> Result<(), Error> {
+        self.0.reload_policy(None)
     }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The table of system calls in `docs/compatibility.md`, made from the kernel's own table.
+//! The table of system calls in `docs/compatibility.md`, and the one of `trine check`, made from the
+//! kernel's own table.
 //!
 //! A call that is in the table is there in full, unless the line before it says `// partial:` or
 //! `// none:` and why.  A call that is not in the table is not there.
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 const NAMES: &str = "kernel/abi/src/names.rs";
 const TABLE: &str = "kernel/posix/src/syscall/mod.rs";
 const PAGE: &str = "docs/compatibility.md";
+const LIST: &str = "runtime/check/src/calls/table.rs";
 const BEGIN: &str = "<!-- begin: made by `trine-tools calls` -->";
 const END: &str = "<!-- end -->";
 /// First number of the second list of names.
@@ -24,30 +26,32 @@ enum Support {
     None(String),
 }
 
-/// Writes the table into the page.
+/// Writes both tables.
 pub(crate) fn write() -> Result<bool> {
-    let page = fs::read_to_string(PAGE).with_context(|| format!("cannot read {PAGE}"))?;
-    let new = replace(&page, &section()?)?;
-    if new != page {
-        fs::write(PAGE, new).with_context(|| format!("cannot write {PAGE}"))?;
+    for (path, old, new) in outputs()? {
+        if new != old {
+            fs::write(path, new).with_context(|| format!("cannot write {path}"))?;
+        }
     }
     Ok(true)
 }
 
-/// Tells whether the page has another table than it should.
+/// Tells which files have another table than they should.
 pub(crate) fn check() -> Result<Vec<String>> {
-    let page = fs::read_to_string(PAGE).with_context(|| format!("cannot read {PAGE}"))?;
-    if replace(&page, &section()?)? == page {
-        return Ok(Vec::new());
-    }
-    Ok(vec![format!(
-        "{PAGE}: the table of system calls is old, run `cargo run -p trine-tools calls`"
-    )])
+    let old = outputs()?.into_iter().filter(|(_, old, new)| old != new);
+    let fault = |(path, ..): (&str, String, String)| {
+        format!("{path}: the table of system calls is old, run `cargo run -p trine-tools calls`")
+    };
+    Ok(old.map(fault).collect())
 }
 
-fn section() -> Result<String> {
+/// Files with what they have, and what they should have.
+fn outputs() -> Result<[(&'static str, String, String); 2]> {
     let read = |path| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
-    Ok(render(&names(&read(NAMES)?)?, &table(&read(TABLE)?)?))
+    let (names, table) = (names(&read(NAMES)?)?, table(&read(TABLE)?)?);
+    let page = read(PAGE)?;
+    let new = replace(&page, &render(&names, &table))?;
+    Ok([(PAGE, page, new), (LIST, read(LIST)?, list(&table))])
 }
 
 /// The page with another section.
@@ -100,6 +104,33 @@ fn table(source: &str) -> Result<BTreeMap<u32, Support>> {
     Ok(calls)
 }
 
+/// The table as source code.
+fn list(calls: &BTreeMap<u32, Support>) -> String {
+    let mut text = "// SPDX-License-Identifier: Apache-2.0\n\
+                    //! What the kernel has, by number; made by `trine-tools calls`.\n\n\
+                    use super::Support;\n\n\
+                    /// In order of the numbers.\n\
+                    pub(super) const CALLS: &[(u32, Support)] = &[\n"
+        .to_owned();
+    for (number, support) in calls {
+        let support = match support {
+            Support::Full => "Support::Full".to_owned(),
+            Support::Partial(why) => format!("Support::Partial({why:?})"),
+            Support::None(why) => format!("Support::None({why:?})"),
+        };
+        let line = format!("    ({number}, {support}),\n");
+        // As rustfmt breaks what is too long.
+        if line.len() > 101 {
+            let call = line.trim().trim_matches(['(', ')', ',']);
+            let (number, support) = call.split_once(", ").unwrap_or((call, ""));
+            text.push_str(&format!("    (\n        {number},\n        {support}),\n    ),\n"));
+        } else {
+            text.push_str(&line);
+        }
+    }
+    text + "];\n"
+}
+
 fn render(names: &BTreeMap<u32, String>, calls: &BTreeMap<u32, Support>) -> String {
     let absent = Support::None(String::new());
     let all = names.iter().filter(|(_, name)| *name != "unknown");
@@ -146,6 +177,21 @@ mod tests {
         assert!(text.contains("| 0 | read | partial | no seeking |\n"), "{text}");
         assert!(text.contains("| 1 | write | none |  |\n"), "{text}");
         assert!(text.contains("| 424 | pidfd_send_signal | full |  |\n"), "{text}");
+    }
+
+    #[test]
+    fn list_has_what_the_kernel_has_in_order() {
+        let long = "x".repeat(80);
+        let source = format!("{TABLE_SOURCE}// none: {long}\n5 fstat => a::c();\n");
+        let text = list(&table(&source).unwrap());
+        let lines: Vec<_> = text.lines().skip_while(|line| !line.starts_with("pub")).collect();
+        assert_eq!(lines[1], "    (0, Support::Partial(\"no seeking\")),");
+        assert_eq!(
+            lines[2..5],
+            ["    (", "        5,", &format!("        Support::None({long:?}),")]
+        );
+        assert_eq!(lines[6], "    (424, Support::Full),");
+        assert_eq!(lines[7], "];");
     }
 
     #[test]

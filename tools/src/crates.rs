@@ -33,6 +33,7 @@ const CRATES: &[(&str, Side, u32)] = &[
     ("trine-link", Side::Host, 0),
     ("trine-policy", Side::Host, 0),
     ("trine-rootfs-builder", Side::Host, 0),
+    ("trine-check", Side::Host, 1),
     ("trine-vmm", Side::Host, 1),
     ("trine-io", Side::Host, 1),
     ("trine", Side::Host, 2),

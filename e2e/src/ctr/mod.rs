@@ -13,6 +13,7 @@ mod kills;
 mod leaks;
 mod lifecycle;
 mod network;
+mod policy;
 mod posture;
 mod streams;
 mod syscalls;
@@ -51,6 +52,7 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     posture::cases(&bed, &mut suite);
     syscalls::cases(&bed, &mut suite);
     hostile::cases(&bed, &mut suite);
+    policy::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);
     kills::cases(&mut bed, &mut suite);

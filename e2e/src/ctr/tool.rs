@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     command::{self, Output, PATIENCE},
     images::{self, BUSYBOX, Layer, write_archive},
     paths,
-    smoke::CASES,
+    smoke::{CASES, Case, HOSTILE},
     suite::Suite,
 };
 
@@ -37,19 +37,10 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         ensure!(images::ALL.iter().all(|image| list.contains(image.name)), "listed: {list}");
         Ok(())
     });
-    for case in CASES {
-        suite.case(&format!("tool-{}", case.name), || {
-            let ground = case.has_volume.then(|| Ground::new(bed.folder.join("beside")));
-            let ground = ground.transpose()?;
-            let mut run = trine(&["run", "--cpus", &case.vcpus.to_string()]);
-            if let Some(ground) = &ground {
-                run.arg("-v").arg(format!("{}:/data", ground.volume().display()));
-            }
-            let run = run.arg(case.image.name).args(case.command);
-            let output = command::run(run)?.expect_status(case.status)?;
-            ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
-            ground.map_or(Ok(()), |ground| ground.check())
-        });
+    for (cases, patience) in [(CASES, PATIENCE), (HOSTILE, 4 * PATIENCE)] {
+        for case in cases {
+            suite.case(&format!("tool-{}", case.name), || small_case(bed, case, patience));
+        }
     }
     suite.case("tool-rootfs-directory", || {
         let rootfs = BUSYBOX.rootfs();
@@ -66,11 +57,25 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
         bed.remove(&id)
     });
     suite.case("tool-oci-runtime", || oci_runtime(bed));
+    suite.case("tool-check", check);
     suite.case("tool-doctor", || {
         let text = command::must(&mut trine(&["doctor", "--json"]), PATIENCE)?;
         serde_json::from_str::<Value>(&text).context("parse what trine doctor printed").map(drop)
     });
     faults(bed, suite);
+}
+
+fn small_case(bed: &Bed, case: &Case, patience: Duration) -> Result<()> {
+    let ground = case.has_volume.then(|| Ground::new(bed.folder.join("beside"))).transpose()?;
+    let mut run = trine(&["run", "--cpus", &case.vcpus.to_string()]);
+    if let Some(ground) = &ground {
+        run.arg("-v").arg(format!("{}:/data", ground.volume().display()));
+    }
+    let run = run.arg(case.image.name).args(case.command);
+    let running = command::start(run, Stdio::null())?;
+    let output = running.wait(patience)?.expect_status(case.status)?;
+    ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
+    ground.map_or(Ok(()), |ground| ground.check())
 }
 
 fn build_images() -> Result<()> {
@@ -79,6 +84,21 @@ fn build_images() -> Result<()> {
         command::must(build.arg(image.archive()), Duration::from_secs(120))?;
     }
     Ok(())
+}
+
+/// What programs of an image need that is not there: busybox would mount swap space.
+fn check() -> Result<()> {
+    let check = |more: &[&str]| command::run(trine(&["check", BUSYBOX.name]).args(more));
+    check(&["--program", "/usr/bin/hello"])?.expect_status(0)?;
+    let all = check(&["--json"])?.expect_status(1)?;
+    let report: Value = serde_json::from_str(&all.stdout).context("parse what it printed")?;
+    let lacking = report["lacking"].as_array().context("no list")?;
+    ensure!(lacking.iter().any(|call| call["name"] == "swapon"), "{}", all.stdout);
+    let refused = report["refused"].to_string();
+    ensure!(refused.contains("/broken/wrong-architecture"), "{refused}");
+    ensure!(refused.contains("/broken/no-loader"), "{refused}");
+    fault_of(&check(&["--program", "/no/such/program"])?, 125, "/no/such/program")?;
+    fault_of(&command::run(&mut trine(&["check", "/no/such/image"]))?, 125, "/no/such/image")
 }
 
 fn oci_runtime(bed: &Bed) -> Result<()> {
@@ -267,12 +287,14 @@ fn without_kvm(faults: &mut Vec<Fault>) -> Result<()> {
     Ok(())
 }
 
+/// A command of the tool.
 pub(super) fn trine(arguments: &[&str]) -> Command {
     let mut trine = Command::new(paths::trine());
     trine.args(arguments);
     trine
 }
 
-fn text(path: &Path) -> String {
+/// A path as text.
+pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -13,6 +13,7 @@ use spin::{Mutex, MutexGuard};
 use trine_abi::{boot::BootInfo, control::Command, layout::MAX_VCPUS, vcpu::Call};
 use trine_machine::{
     channel::Channel,
+    contention::Waiting,
     context::{Bases, Trap},
     cpu, shootdown,
 };
@@ -54,18 +55,24 @@ struct Held(MutexGuard<'static, Option<Machine>>);
 
 impl Held {
     fn take(vcpu: usize) -> Self {
-        let mut turn = 0;
-        let guard = loop {
-            if let Some(guard) = MACHINE.try_lock() {
-                break guard;
-            }
-            cpu::relax(turn);
-            turn = turn.wrapping_add(1);
-        };
+        let guard = MACHINE.try_lock().unwrap_or_else(wait_for_lock);
         HOLDER.store(vcpu, Ordering::Relaxed);
         let mut held = Self(guard);
         held.kernel.set_vcpu(vcpu);
         held
+    }
+}
+
+/// Waits for the lock, which is known to be held.
+fn wait_for_lock() -> MutexGuard<'static, Option<Machine>> {
+    let _waiting = Waiting::begin();
+    let mut turn = 0;
+    loop {
+        if let Some(guard) = MACHINE.try_lock() {
+            return guard;
+        }
+        cpu::relax(turn);
+        turn = turn.wrapping_add(1);
     }
 }
 

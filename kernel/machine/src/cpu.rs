@@ -233,10 +233,11 @@ impl Cpu {
         }
     }
 
-    /// The error code that the CPU pushed; also ends the kernel if it was its own fault.
+    /// The error code that the CPU pushed; also ends the kernel if it was its own fault.  The kernel
+    /// is always on a stack of its own: without one, it is a program that jumped here.
     fn error_code(&self, registers: &Registers) -> u64 {
         assert!(
-            registers.rip < USER_END,
+            registers.rip < USER_END || registers.rsp < USER_END,
             "exception in the kernel at {:#x}, rsp {:#x}, fault address {:#x}",
             registers.rip,
             registers.rsp,

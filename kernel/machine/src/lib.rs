@@ -14,6 +14,7 @@
 //! | [`frame`] | one 4 KiB frame, one page of an image |
 //! | [`space`] | an address space: four-level page tables that own their pages |
 //! | [`shootdown`] | stale translations on other vCPUs |
+//! | [`contention`] | whether other vCPUs wait for the kernel's lock |
 //! | [`heap`] | the kernel's allocator |
 //! | [`context`] | what a thread leaves behind when it enters the kernel |
 //! | [`window`] | the kernel's end of the rings to the I/O server |
@@ -28,6 +29,7 @@ extern crate std;
 
 pub mod arena;
 pub mod channel;
+pub mod contention;
 pub mod context;
 pub mod cpu;
 pub mod frame;

@@ -41,6 +41,7 @@ mod dirent;
 mod error;
 mod inode;
 mod order;
+mod reader;
 mod superblock;
 mod xattr;
 
@@ -50,6 +51,7 @@ pub use self::data::INLINE_MAX;
 pub use self::digest::ImageDigest;
 pub(crate) use self::digest::{hex, parse_hex};
 pub use self::error::WriteError;
+pub use self::reader::{FileKind, FileNode, ReadError, Reader};
 
 use self::appender::Appender;
 use self::data::DataWriter;

@@ -44,6 +44,40 @@ impl Superblock {
         put(sb, 4, &checksum.to_le_bytes());
         block
     }
+
+    /// Reads the first block of an image.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn decode(block: &[u8; BLOCK_BYTES as usize]) -> Result<Self, &'static str> {
+        let sb = &block[OFFSET..];
+        if u32_at(sb, 0) != MAGIC {
+            return Err("it is no EROFS file system");
+        }
+        let incompat = u32_at(sb, 80);
+        if sb[12] != BLOCK_BITS || incompat & !INCOMPAT_CHUNKED_FILE != 0 {
+            return Err("it uses features of EROFS that trine does not");
+        }
+        let mut summed = sb.to_vec();
+        put(&mut summed, 4, &[0; 4]);
+        if !crc32c::crc32c(&summed) != u32_at(sb, 4) {
+            return Err("the checksum of its superblock is wrong");
+        }
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&sb[48..64]);
+        Ok(Self {
+            root_nid: u16::from_le_bytes([sb[14], sb[15]]),
+            inodes: u64::from(u32_at(sb, 16)) | u64::from(u32_at(sb, 20)) << 32,
+            blocks: u32_at(sb, 36),
+            meta_block: u32_at(sb, 40),
+            chunked: incompat != 0,
+            uuid,
+        })
+    }
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([0, 1, 2, 3].map(|byte| bytes[at + byte]))
 }
 
 fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {

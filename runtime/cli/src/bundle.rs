@@ -43,7 +43,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
     let image = Images::open(&context.images)?.of_directory(&rootfs)?;
 
     let annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
-    let Translation { config, volumes, process, limits, network, .. } = translation;
+    let Translation { config, volumes, process, limits, network, narrowing, .. } = translation;
     Ok(Plan {
         outline: Outline {
             record: Record {
@@ -61,8 +61,10 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             resources: limits.resources,
             volumes,
             policy: None,
+            narrowing,
             audit: None,
             landlock: Landlock::default(),
+            records_calls: false,
             log: context.log.vm_path.clone(),
         },
         image: image.file,

@@ -118,8 +118,10 @@ pub(crate) fn plan(
         resources: None,
         volumes,
         policy: None,
+        narrowing: None,
         audit: None,
         landlock: Landlock::default(),
+        records_calls: false,
         log: context.log.vm_path.clone(),
     };
     Ok(Plan { outline, image: image.file, config, process })

@@ -7,8 +7,8 @@ use anyhow::{Error, Result};
 
 use crate::control::RemoteError;
 
-/// Exit status of `run` when trine itself failed, as in docker.
-pub(crate) const RUN_FAILED: u8 = 125;
+/// Exit status of `run` when trine itself failed, as in docker; `check` has 1 for its answer.
+pub(crate) const TRINE_FAILED: u8 = 125;
 /// Exit status when the program is there but cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
 /// Exit status when there is no such program.

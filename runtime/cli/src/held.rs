@@ -11,7 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use trine::{Container, ContainerState, Error, ExitStatus, Pod, ProcessState, Stdio};
+use trine::{
+    Container, ContainerState, Error, ExitStatus, Pod, ProcessState, Stdio, policy::Source,
+};
 use trine_abi::control::{Process, ProcessInfo};
 
 use crate::{
@@ -133,6 +135,9 @@ impl Held {
             Request::Pause => container.pause()?,
             Request::Resume => container.resume()?,
             Request::Update { resources } => container.update(resources)?,
+            Request::ReloadPolicy { file } => {
+                self.pod.reload_policy(file.clone().map(Source::File))?;
+            }
             Request::Hold { .. }
             | Request::Process
             | Request::Exec { .. }

@@ -4,7 +4,10 @@
 use std::{fs::File, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use trine::{ContainerSpec, Landlock, Limits, PodOptions, Stdio, Volume};
+use trine::{
+    ContainerSpec, Landlock, Limits, PodOptions, Stdio, Volume,
+    policy::{Narrowing, Source},
+};
 use trine_abi::control::{Config, Process};
 
 use crate::store::Record;
@@ -37,10 +40,14 @@ pub(crate) struct Outline {
     pub(crate) volumes: Vec<Volume>,
     /// The policy file.
     pub(crate) policy: Option<PathBuf>,
+    /// What narrows it.
+    pub(crate) narrowing: Option<Narrowing>,
     /// Where the policy's log goes.
     pub(crate) audit: Option<PathBuf>,
     /// Whether VMM and I/O process confine themselves with Landlock.
     pub(crate) landlock: Landlock,
+    /// The log is of all calls, each once.
+    pub(crate) records_calls: bool,
     /// Where VMM and I/O process log.
     pub(crate) log: Option<PathBuf>,
 }
@@ -55,9 +62,12 @@ impl Plan {
             // The VM's cgroup must be empty when the VM is deleted: the I/O process stays outside.
             cgroup: None,
             log: self.outline.log.clone(),
-            policy: self.outline.policy.clone(),
+            policy: self.outline.policy.clone().map(Source::File),
+            narrowing: self.outline.narrowing.clone(),
             audit: self.outline.audit.clone(),
             landlock: self.outline.landlock,
+            record: self.outline.records_calls,
+            interceptors: Vec::new(),
         }
     }
 
@@ -77,6 +87,8 @@ impl Plan {
                 cgroup: outline.cgroup,
                 resources: outline.resources,
             },
+            // The pod has no other container.
+            narrowing: None,
         }
     }
 }

@@ -27,9 +27,21 @@ fn command_lines_that_mean_nothing_exit_with_2() {
         ("--log-format xml list", "xml"),
         ("run --timeout 0 x", "1 or more"),
         ("completion tcsh", "tcsh"),
+        ("check", "<IMAGE|BINARY>"),
     ] {
         bench.refused(line, 2, expected);
     }
+}
+
+#[test]
+fn checks_that_cannot_be_made_exit_with_125() {
+    let bench = Bench::new();
+    bench.refused("check gone", 125, "no image \"gone\"");
+    bench.refused("check --program /bin/a /bin/true", 125, "--program is for images");
+    bench.make_directory("tree/bin");
+    bench.write("tree/bin/text", "text");
+    bench.refused("check --program /bin/gone tree", 125, "/bin/gone");
+    bench.refused("check --program /bin/text tree", 125, "neither an ELF program nor");
 }
 
 #[test]

@@ -101,6 +101,22 @@ fn doctor_grades_every_finding_and_exits_accordingly() {
 }
 
 #[test]
+fn check_says_what_a_program_lacks_and_exits_accordingly() {
+    let bench = Bench::new();
+    let said = bench.run("check /bin/true");
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    let last = said.stdout.lines().last().unwrap_or_default();
+    assert!(last.starts_with("1 program: nothing is lacking ("), "{}", said.stdout);
+
+    bench.write("script", "#!/no/such/interpreter\n");
+    let said = bench.run("check --json script");
+    assert_eq!((said.code, said.stderr.as_str()), (1, ""));
+    let report: Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(report["refused"].as_array().map(Vec::len), Some(1), "{report}");
+    assert_eq!((&report["lacking"], &report["programs"]), (&serde_json::json!([]), &1.into()));
+}
+
+#[test]
 fn help_of_every_command_is_on_stdout() {
     let bench = Bench::new();
     for command in [
@@ -121,6 +137,7 @@ fn help_of_every_command_is_on_stdout() {
         "features",
         "image",
         "image build",
+        "check",
         "doctor",
         "completion",
     ] {

@@ -21,12 +21,12 @@ use trine_jail::{
     shared::{SharedError, SharedMemory},
 };
 use trine_link::{Link, LinkError, Message};
-use trine_policy::{Engine, Policy};
+use trine_policy::PolicyError;
 
 use crate::{
     files::Files,
-    guard::{Guard, PodGuard},
-    protocol::{NOTICE, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
+    guard::{Guard, PodGuard, PodSpec},
+    protocol::{NOTICE, Narrowing, Notice, REQUEST, Request, StreamSpec, VolumeSpec},
     server::{Order, Server, ServerError, chain},
     socket::{Network, Sockets},
     stream::Stream,
@@ -63,6 +63,8 @@ enum RequestError {
     Window(#[from] SharedError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error("cannot use the volume at {destination}")]
     Volume {
         destination: String,
@@ -123,7 +125,8 @@ pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
-    let guard = PodGuard::new("", None, None);
+    let guard = PodGuard::new(PodSpec::default(), notices.clone());
+    let guard = guard.map_err(|error| ServeError::Protocol(error.to_string()))?;
     let (vms, network) = (BTreeMap::new(), None);
     let landlock = Landlock::default();
     let host = Host { notices: notices.clone(), vms, network, may_spin, guard, landlock };
@@ -155,15 +158,17 @@ impl Host {
         let Some(first) = link.receive()? else {
             return Ok(());
         };
-        let Request::Setup { name, network, policy, audit, landlock } = decode(&first)? else {
+        let Request::Setup { name, network, policy, narrowing, audit, record, landlock } =
+            decode(&first)?
+        else {
             return Err(ServeError::Protocol("the first request is not a setup".into()));
         };
         let mut files = first.descriptors.into_iter();
         let namespace = if network { files.next() } else { None };
         let log = if audit { files.next() } else { None };
-        let engine = policy.map(|text| Policy::parse("policy", &text)).transpose();
-        let engine = engine.map_err(|error| ServeError::Protocol(error.to_string()))?;
-        self.guard = PodGuard::new(&name, engine.as_ref().map(Engine::new), log);
+        let spec = PodSpec { name, policy, narrowing, log, records: record };
+        let guard = PodGuard::new(spec, self.notices.clone());
+        self.guard = guard.map_err(|error| ServeError::Protocol(error.to_string()))?;
         self.landlock = landlock;
         enter_fn(namespace.as_ref().map(AsFd::as_fd))
             .map_err(|error| ServeError::Confine(error.into()))?;
@@ -183,8 +188,22 @@ impl Host {
             Request::Setup { .. } => {
                 return Err(ServeError::Protocol("a second setup".into()));
             }
-            Request::Attach { vm, container, streams, volumes } => {
-                (vm, self.attach(vm, &container, &streams, &volumes, files))
+            Request::Attach { vm, container, streams, volumes, narrowing } => {
+                let container = (&*container, narrowing.as_ref());
+                (vm, self.attach(vm, container, &streams, &volumes, files))
+            }
+            Request::Policy { generation, policy } => {
+                let refused = self.guard.replace(generation, &policy).err();
+                let refused = refused.map(|error| error.to_string());
+                self.notices.send(&Notice::Policy { generation, refused });
+                return Ok(());
+            }
+            // An answer to a VM that is gone is late, and no more than that.
+            Request::Verdict { vm, question, verdict } => {
+                if let Some(vm) = self.vms.get(&vm) {
+                    vm.order(Order::Verdict { question, verdict });
+                }
+                return Ok(());
             }
             Request::AddStreams { vm, ticket, streams } => {
                 let opened = open_all(&streams, &mut files.into_iter());
@@ -208,7 +227,7 @@ impl Host {
     fn attach(
         &mut self,
         number: u32,
-        container: &str,
+        (container, narrowing): (&str, Option<&Narrowing>),
         streams: &[StreamSpec],
         volumes: &[VolumeSpec],
         mut files: Vec<OwnedFd>,
@@ -244,7 +263,7 @@ impl Host {
             receiver,
             notices,
             self.may_spin,
-            Guard::new(Arc::clone(&self.guard), container),
+            Guard::new(Arc::clone(&self.guard), container, narrowing)?,
         )?;
         for (handle, stream) in streams {
             server.add(handle, stream)?;

@@ -21,6 +21,7 @@
 
 mod files;
 mod guard;
+mod held;
 mod host;
 pub mod protocol;
 mod server;

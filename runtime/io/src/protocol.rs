@@ -14,6 +14,10 @@
 //!  RemoveStream                                 ->  the handle is gone
 //!  Detach                                       ->  what was submitted is written, all is closed
 //!                                               <-  Detached
+//!  Policy                                       ->  another policy, from now on
+//!                                               <-  Policy
+//!                                               <-  Ask
+//!  Verdict                                      ->  a call goes on
 //!                                               <-  Violation, Failed
 //! ```
 //!
@@ -25,8 +29,14 @@
 //! can send them before the process has even started.  It must have seen `Attached` or `Added`
 //! before it lets a guest use the streams.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use trine_jail::Landlock;
+use trine_policy::{
+    Policy, PolicyError,
+    case::{Question, Verdict},
+};
 
 /// Kind of a frame that carries a [`Request`].
 pub const REQUEST: u8 = 1;
@@ -83,6 +93,72 @@ pub struct VolumeSpec {
     pub destination: String,
 }
 
+/// A policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySpec {
+    /// The file's name, for messages.
+    pub name: String,
+    /// The text of the file; empty = everything is accepted.
+    pub text: String,
+    /// Functions of the sandbox that decide before its rules do.
+    pub interceptors: Vec<InterceptorSpec>,
+}
+
+/// A function of the sandbox that decides about calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterceptorSpec {
+    /// Its name.
+    pub name: String,
+    /// The calls, or groups of calls, that it is asked about.
+    pub calls: Vec<String>,
+    /// How long it may take.
+    pub milliseconds: u32,
+    /// The errno of calls that it does not decide about in time.
+    pub otherwise: u16,
+}
+
+impl PolicySpec {
+    /// Checks the policy.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the line.
+    pub fn parse(&self) -> Result<Policy, PolicyError> {
+        let mut policy = match self.text.trim() {
+            "" => Policy::accept_all(),
+            _ => Policy::parse(&self.name, &self.text)?,
+        };
+        for interceptor in self.interceptors.iter().rev() {
+            let deadline = Duration::from_millis(interceptor.milliseconds.into());
+            policy.intercept(
+                &interceptor.name,
+                &interceptor.calls,
+                deadline,
+                interceptor.otherwise,
+            )?;
+        }
+        Ok(policy)
+    }
+}
+
+/// What narrows a policy: rules that accept, block and log only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Narrowing {
+    /// A policy file's text; empty = no rules.
+    pub text: String,
+    /// Names of presets.
+    pub presets: Vec<String>,
+}
+
+impl Narrowing {
+    /// Checks it; the ids of its rules begin with `prefix`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the line.
+    pub fn parse(&self, name: &str, prefix: &str) -> Result<Policy, PolicyError> {
+        Policy::narrowing(name, prefix, &self.text, &self.presets)
+    }
+}
+
 /// What the sandbox asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -93,12 +169,16 @@ pub enum Request {
         name: String,
         /// A descriptor comes along: the network namespace to live in.
         network: bool,
-        /// The pod's policy, as the text of a policy file.
-        policy: Option<String>,
+        /// The pod's policy.
+        policy: Option<PolicySpec>,
+        /// What narrows it for the whole pod.
+        narrowing: Option<Narrowing>,
         /// A descriptor comes along, after the namespace: a file that takes the policy's log.
         audit: bool,
         /// Whether the process confines itself with Landlock.
         landlock: Landlock,
+        /// The log is of all calls, each once.
+        record: bool,
     },
     /// A VM to serve: its window (memfd), doorbell and notification (eventfds), and first streams.
     /// Answered by [`Notice::Attached`].
@@ -111,6 +191,8 @@ pub enum Request {
         streams: Vec<StreamSpec>,
         /// Its volumes.
         volumes: Vec<VolumeSpec>,
+        /// What narrows the pod's policy for this container.
+        narrowing: Option<Narrowing>,
     },
     /// More streams of a VM.  Answered by [`Notice::Added`].
     AddStreams {
@@ -135,6 +217,23 @@ pub enum Request {
         vm: u32,
         /// The stream; nothing happens if there is none.
         handle: u32,
+    },
+    /// The pod has another policy from now on: calls that come after the answer, a
+    /// [`Notice::Policy`], are decided by it.  What is open or connected stays so.
+    Policy {
+        /// A number that no policy of this process ever had; the first one has 0.
+        generation: u64,
+        /// The policy.
+        policy: PolicySpec,
+    },
+    /// Answers [`Notice::Ask`].
+    Verdict {
+        /// The VM.
+        vm: u32,
+        /// From the question.
+        question: u64,
+        /// The answer.
+        verdict: Verdict,
     },
     /// Writes what the VM has submitted and answers [`Notice::Detached`] when that is done, at the
     /// latest after `milliseconds`.
@@ -169,6 +268,26 @@ pub enum Notice {
         vm: u32,
         /// Bytes that were submitted and could not be written in time.
         lost_bytes: u64,
+    },
+    /// Answers [`Request::Policy`].
+    Policy {
+        /// From the request.
+        generation: u64,
+        /// Why the old one stays, if it does.
+        refused: Option<String>,
+    },
+    /// A rule asks somebody whom the sandbox knows.  There need not be an answer.
+    Ask {
+        /// The VM.
+        vm: u32,
+        /// A number that no other question of this VM has.
+        question: u64,
+        /// Which policy asks.
+        generation: u64,
+        /// Whom it asks: index into its targets.
+        target: usize,
+        /// What.
+        what: Question,
     },
     /// A guest broke the rules of the window, which is not served any more.
     Violation {

@@ -2,6 +2,7 @@
 //! What a family of forwarded calls (files, sockets) looks like to the thread that serves a VM.
 
 use std::{
+    cell::RefCell,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -16,9 +17,11 @@ use trine_abi::{
     window::{DATA, Submission},
 };
 use trine_jail::shared::SharedMemory;
+use trine_policy::case::Case;
 
 use crate::{
     guard::Guard,
+    held::What,
     stream::errno_of,
     window::{Window, WindowError},
     workers::{Outcome, Workers},
@@ -35,6 +38,16 @@ pub(crate) trait Service: Send + std::fmt::Debug {
         request: &Submission,
         context: &mut Context<'_>,
     ) -> Result<(), WindowError>;
+
+    /// What [`Context::hold_token`] was told to hold goes on.
+    fn resume(
+        &mut self,
+        _token: u32,
+        _case: Case,
+        _context: &mut Context<'_>,
+    ) -> Result<(), WindowError> {
+        Ok(())
+    }
 
     /// Something happened to a descriptor that is watched under `token`.
     fn ready(
@@ -75,6 +88,13 @@ pub(crate) struct Context<'a> {
     pub(crate) guard: &'a Guard,
     /// For which service this is.
     pub(crate) kind: Kind,
+    /// A private copy of the request's arguments, read once: what is decided about is what is
+    /// done, whatever the guest writes meanwhile.
+    pub(crate) input: Vec<u8>,
+    /// What is known of the request's decisions.
+    pub(crate) case: RefCell<Case>,
+    /// What has to wait.
+    pub(crate) holds: Vec<(What, Case)>,
 }
 
 impl Context<'_> {
@@ -88,19 +108,25 @@ impl Context<'_> {
         DATA + request.data as usize
     }
 
-    /// A private copy of a request's arguments.
-    pub(crate) fn input(&self, request: &Submission) -> Result<Vec<u8>, WindowError> {
-        let mut input = vec![0; request.input as usize];
-        self.memory().read(Self::offset(request), &mut input)?;
-        Ok(input)
+    /// The request's arguments, decoded; `None` if they make no sense, which is EINVAL.
+    pub(crate) fn arguments<T: Wire>(&self) -> Option<T> {
+        T::decode(&self.input).ok()
     }
 
-    /// A request's arguments, decoded; `None` if they make no sense, which is EINVAL.
-    pub(crate) fn arguments<T: Wire>(
-        &self,
-        request: &Submission,
-    ) -> Result<Option<T>, WindowError> {
-        Ok(T::decode(&self.input(request)?).ok())
+    /// Whether the request has to be held, instead of being answered.
+    pub(crate) fn must_hold(&self) -> bool {
+        self.case.borrow().waits_for().is_some()
+    }
+
+    /// Has the request made again when its decision can go on.
+    pub(crate) fn hold(&mut self, request: &Submission) {
+        let input = std::mem::take(&mut self.input);
+        self.holds.push((What::Request(*request, input), self.case.take()));
+    }
+
+    /// Has [`Service::resume`] called when a decision can go on.
+    pub(crate) fn hold_token(&mut self, token: u32, case: Case) {
+        self.holds.push((What::Token(token), case));
     }
 
     /// Answers a request with a result.

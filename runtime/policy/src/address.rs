@@ -36,7 +36,17 @@ fn bits(address: IpAddr) -> u128 {
 /// The address that a packet really goes to: an IPv4 address however it is written, and the
 /// loopback address for the unspecified one.
 pub fn canonical(address: IpAddr) -> IpAddr {
-    let address = match address {
+    match canonical_to_bind(address) {
+        IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        other => other,
+    }
+}
+
+/// The address that a socket is really bound to: an IPv4 address however it is written.  The
+/// unspecified address stays what it is, for it means every address and not loopback.
+pub fn canonical_to_bind(address: IpAddr) -> IpAddr {
+    match address {
         IpAddr::V6(v6) => {
             let segments = v6.segments();
             let last = || {
@@ -56,11 +66,6 @@ pub fn canonical(address: IpAddr) -> IpAddr {
             }
         }
         v4 @ IpAddr::V4(_) => v4,
-    };
-    match address {
-        IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        other => other,
     }
 }
 
@@ -122,6 +127,22 @@ impl Range {
             return Err(refuse());
         }
         Ok(Self::Network(network, length))
+    }
+
+    /// Addresses in it and at its edges, to try.
+    pub(crate) fn examples(&self) -> Vec<IpAddr> {
+        let v4 = |octets: [u8; 4]| IpAddr::from(octets);
+        match *self {
+            Self::Any => Vec::new(),
+            Self::Loopback => vec![v4([127, 0, 0, 1])],
+            Self::Private => vec![v4([10, 255, 0, 1]), v4([169, 254, 169, 254])],
+            Self::Public => vec![v4([93, 184, 216, 34])],
+            Self::Network(network, length) => {
+                let last = network | !mask(length);
+                let near = [network, last, network.wrapping_sub(1), last.wrapping_add(1)];
+                near.map(|bits| Ipv6Addr::from(bits).to_canonical()).to_vec()
+            }
+        }
     }
 
     /// Whether an address is in it; only [`canonical`] ones should be asked for.

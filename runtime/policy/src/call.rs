@@ -78,9 +78,67 @@ calls! {
     Accept = "accept4" in ["net", "net-in"],
 }
 
-/// Names of all groups.
-pub const GROUPS: &[&str] =
-    &["file", "file-stat", "file-read", "file-write", "net", "net-out", "net-in"];
+impl CallKind {
+    /// Whether it is about a file.
+    pub fn is_file(self) -> bool {
+        self.groups().contains(&"file")
+    }
+
+    /// Whether it can be made for another path.
+    pub fn can_rewrite_path(self) -> bool {
+        matches!(
+            self,
+            Self::OpenRead | Self::OpenWrite | Self::Stat | Self::ReadLink | Self::GetXattr
+        )
+    }
+
+    /// Whether it can be made for another address.
+    pub fn can_rewrite_address(self) -> bool {
+        matches!(self, Self::Connect | Self::SendTo | Self::Bind)
+    }
+
+    /// Whether it can be said to be done without being done.
+    pub fn can_be_pinned(self) -> bool {
+        matches!(
+            self,
+            Self::Link
+                | Self::Unlink
+                | Self::Rename
+                | Self::ChangeMode
+                | Self::ChangeOwner
+                | Self::SetTimes
+                | Self::Truncate
+                | Self::SetXattr
+                | Self::SendTo
+        )
+    }
+
+    /// Whether its result is bytes that can be given in its place.
+    pub fn has_bytes(self) -> bool {
+        matches!(self, Self::ReadLink | Self::GetXattr)
+    }
+
+    /// Whether bytes are moved by it or by what it opens.
+    pub fn moves_bytes(self) -> bool {
+        matches!(
+            self,
+            Self::OpenRead | Self::OpenWrite | Self::Connect | Self::SendTo | Self::Accept
+        )
+    }
+}
+
+/// Names of all groups, and of parts of calls.
+pub const GROUPS: &[&str] = &[
+    "file",
+    "file-stat",
+    "file-read",
+    "file-write",
+    "net",
+    "net-out",
+    "net-in",
+    "openat-read",
+    "openat-write",
+];
 
 /// One call, with the arguments that the host can vouch for.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +166,11 @@ impl<'a> Call<'a> {
 pub(crate) fn of_word(word: &str) -> Option<u32> {
     let mut set = 0;
     for &kind in CallKind::ALL {
-        if kind.name() == word || kind.groups().contains(&word) {
+        let is_part = matches!(
+            (kind, word),
+            (CallKind::OpenRead, "openat-read") | (CallKind::OpenWrite, "openat-write")
+        );
+        if kind.name() == word || kind.groups().contains(&word) || is_part {
             set |= 1 << kind as u32;
         }
     }

@@ -21,15 +21,16 @@ const NAMES: &[(&str, u16)] = &[
     ("ETIMEDOUT", 110),
     ("ECONNREFUSED", 111),
     ("EHOSTUNREACH", 113),
+    ("EDQUOT", 122),
 ];
 
 /// The number of a name.
-pub(crate) fn number(name: &str) -> Option<u16> {
+pub fn number(name: &str) -> Option<u16> {
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 /// The name of a number.
-pub(crate) fn name(number: u16) -> &'static str {
+pub fn name(number: u16) -> &'static str {
     NAMES.iter().find(|(_, known)| *known == number).map_or("E?", |(name, _)| name)
 }
 

@@ -57,6 +57,19 @@ impl Glob {
         Ok(Self { components })
     }
 
+    /// A path that matches.
+    pub fn example(&self) -> Vec<u8> {
+        let mut path = Vec::new();
+        for component in &self.components {
+            path.push(b'/');
+            match component {
+                Component::Any => path.push(b'x'),
+                Component::One(pattern) => path.extend(example(pattern)),
+            }
+        }
+        if path.is_empty() { b"/".to_vec() } else { path }
+    }
+
     /// Whether an absolute path without `.`, `..` and empty components matches.
     pub fn matches(&self, path: &[u8]) -> bool {
         let names: Vec<&[u8]> =
@@ -93,6 +106,11 @@ fn matches_all(pattern: &[Component], names: &[&[u8]]) -> bool {
             _ => return false,
         }
     }
+}
+
+/// A name that matches a pattern of one component.
+pub(crate) fn example(pattern: &[u8]) -> Vec<u8> {
+    pattern.iter().map(|byte| if matches!(byte, b'*' | b'?') { b'x' } else { *byte }).collect()
 }
 
 /// Matches one component, or a name with `*` and `?`.

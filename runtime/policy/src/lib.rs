@@ -33,22 +33,31 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`call`] | calls and their groups |
-//! | `file` | the policy file, parsed and checked |
+//! | `file`, [`rule`] | the policy file, parsed and checked; its rules |
 //! | `presets` | rules that have a name |
 //! | [`glob`], [`address`] | path patterns, address ranges |
-//! | `engine` | decisions |
+//! | `engine`, [`layer`] | decisions; one policy among those that decide together |
+//! | [`case`], [`meter`] | calls that have to wait; what is left of limits |
 //! | [`audit`] | the log |
+//! | [`learn`], [`diff`] | policies from logs, and what two policies decide differently |
 #![forbid(unsafe_code)]
 
 pub mod address;
 pub mod audit;
 pub mod call;
+pub mod case;
+pub mod diff;
 mod engine;
-mod errno;
+pub mod errno;
 mod file;
 pub mod glob;
+pub mod layer;
+pub mod learn;
+pub mod meter;
 mod presets;
+pub mod rule;
 
 pub use call::{Call, CallKind};
 pub use engine::{Action, Decision, Engine};
-pub use file::{Default, Policy, PolicyError, Rule, RuleAction};
+pub use file::{Default, Policy, PolicyError};
+pub use rule::{Rule, RuleAction};

@@ -4,7 +4,8 @@
 use crate::{
     address::Range,
     call::of_word,
-    file::{Policy, Rule, RuleAction},
+    file::Policy,
+    rule::{Rule, RuleAction},
 };
 
 /// Names of all presets.
@@ -16,18 +17,8 @@ const EROFS: u16 = 30;
 const ENETUNREACH: u16 = 101;
 
 fn rule(preset: &str, calls: &str, addresses: Vec<Range>, errno: u16) -> Rule {
-    Rule {
-        id: format!("preset:{preset}"),
-        line: 0,
-        calls: of_word(calls).unwrap_or(0),
-        paths: Vec::new(),
-        addresses,
-        ports: Vec::new(),
-        names: Vec::new(),
-        containers: Vec::new(),
-        action: RuleAction::Block(errno),
-        log: false,
-    }
+    let (id, calls) = (format!("preset:{preset}"), of_word(calls).unwrap_or(0));
+    Rule { addresses, ..Rule::new(id, calls, RuleAction::Block(errno)) }
 }
 
 /// Adds the rules of a preset; false if there is none of that name.

@@ -6,11 +6,11 @@ use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use trine_io::protocol::{NOTICE, Notice, REQUEST, Request};
+use trine_io::protocol::{NOTICE, Narrowing, Notice, REQUEST, Request};
 use trine_jail::Landlock;
 use trine_link::{Link, LinkError};
 
@@ -18,6 +18,7 @@ use crate::{
     Error,
     cgroup::Cgroup,
     launch::{HostProcess, Launch},
+    policy::{Asker, Checked, Interceptor, PodPolicy},
     stdio::OpenStdio,
     volume::OpenVolume,
 };
@@ -35,17 +36,10 @@ struct Answers {
     added: BTreeSet<(u32, u32)>,
     detached: BTreeSet<u32>,
     failed: BTreeMap<u32, String>,
+    /// Policies that were taken over, or why not.
+    policies: BTreeMap<u64, Option<String>>,
     /// It has ended, and why.
     ended: Option<String>,
-}
-
-/// The policy that an I/O process enforces.
-#[derive(Debug, Default)]
-pub(crate) struct PodPolicy {
-    /// The text of the policy file, which was checked.
-    pub(crate) text: Option<String>,
-    /// Where its log goes.
-    pub(crate) log: Option<OwnedFd>,
 }
 
 /// What an I/O process is told first.
@@ -55,8 +49,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) name: &'a str,
     /// Its network namespace.
     pub(crate) network: Option<OwnedFd>,
-    /// Its policy.
-    pub(crate) policy: PodPolicy,
+    /// Its policy, and what came of checking it.
+    pub(crate) rules: (&'a PodPolicy, Checked),
     /// Whether it confines itself with Landlock.
     pub(crate) landlock: Landlock,
 }
@@ -65,8 +59,9 @@ pub(crate) struct Setup<'a> {
 #[derive(Debug)]
 pub(crate) struct IoProcess {
     process: HostProcess,
-    sender: Mutex<Link>,
+    sender: Arc<Mutex<Link>>,
     receiver: Link,
+    asker: Asker,
     answers: Mutex<Answers>,
     changed: Condvar,
 }
@@ -87,32 +82,49 @@ impl IoProcess {
         log: &File,
         cgroup: Option<&Cgroup>,
     ) -> Result<Self, Error> {
-        let Setup { name, network, policy, landlock } = setup;
+        let Setup { name, network, rules: (policy, checked), landlock } = setup;
         let host = |error: LinkError| Error::host("make a link to trine-io", into_io(error));
         let (sender, theirs) = Link::pair().map_err(host)?;
         let receiver = sender.try_clone().map_err(host)?;
         sender.set_send_timeout(PATIENCE).map_err(host)?;
         let program = folder.join("trine-io");
         let launch = Launch { program: &program, name, link: theirs, log, cgroup };
-        let started = Self::new(launch.start()?, sender, receiver);
+        let audit = policy.open_log()?;
+        let process = launch.start()?;
+        let started = Self::new(process, sender, receiver, (name, policy.interceptors()));
+        started.asker.allow(0, checked.targets);
         let setup = Request::Setup {
             name: name.to_owned(),
             network: network.is_some(),
-            policy: policy.text,
-            audit: policy.log.is_some(),
+            policy: checked.spec,
+            narrowing: policy.narrowing.clone(),
+            audit: audit.is_some(),
+            record: policy.records,
             landlock,
         };
-        let files: Vec<_> = network.iter().chain(&policy.log).map(AsFd::as_fd).collect();
+        let files: Vec<_> = network.iter().chain(&audit).map(AsFd::as_fd).collect();
         started.send(&setup, &files)?;
         Ok(started)
     }
 
     /// Takes over a process and the two owners of our end of its link.
-    pub(crate) fn new(process: HostProcess, sender: Link, receiver: Link) -> Self {
+    pub(crate) fn new(
+        process: HostProcess,
+        sender: Link,
+        receiver: Link,
+        (name, interceptors): (&str, &[Interceptor]),
+    ) -> Self {
+        let sender = Arc::new(Mutex::new(sender));
+        let answers = Arc::clone(&sender);
+        // A process that is gone needs no answer.
+        let answer_fn = move |vm, question, verdict| {
+            let _ = send(&answers, &Request::Verdict { vm, question, verdict }, &[]);
+        };
         Self {
             process,
-            sender: Mutex::new(sender),
+            sender,
             receiver,
+            asker: Asker::new(name, interceptors, Arc::new(answer_fn)),
             answers: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -124,18 +136,14 @@ impl IoProcess {
     }
 
     fn send(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
-        let refuse = |source| Error::host("send a request to trine-io", source);
-        let payload =
-            serde_json::to_vec(request).map_err(|error| refuse(std::io::Error::other(error)))?;
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.send(REQUEST, &payload, files).map_err(|error| refuse(into_io(error)))
+        send(&self.sender, request, files)
     }
 
     /// Hands over a VM's window and its first streams.  Answered by [`Self::await_attached`].
     pub(crate) fn attach(
         &self,
         vm: u32,
-        container: &str,
+        (container, narrowing): (&str, Option<Narrowing>),
         window: [BorrowedFd<'_>; 3],
         stdio: &OpenStdio,
         volumes: &[OpenVolume],
@@ -149,9 +157,27 @@ impl IoProcess {
                 container: container.to_owned(),
                 streams: stdio.specs.clone(),
                 volumes,
+                narrowing,
             },
             &files,
         )
+    }
+
+    /// Has the pod's policy replaced, and waits until calls are decided by the new one.
+    pub(crate) fn set_policy(&self, generation: u64, policy: Checked) -> Result<(), Error> {
+        self.asker.allow(generation, policy.targets);
+        let policy = policy.spec.unwrap_or_default();
+        self.send(&Request::Policy { generation, policy }, &[])?;
+        let mut refused = None;
+        self.wait_for(None, PATIENCE, |answers| {
+            let answer = answers.policies.remove(&generation);
+            refused = answer.clone().flatten();
+            answer.is_some()
+        })?;
+        match refused {
+            None => Ok(()),
+            Some(reason) => Err(Error::Invalid { what: "policy".to_owned(), reason }),
+        }
     }
 
     /// Waits until a VM is served.
@@ -271,6 +297,12 @@ impl IoProcess {
                     answers.detached.insert(vm);
                     answers.failed.remove(&vm);
                 }),
+                Notice::Policy { generation, refused } => {
+                    self.answer(|answers| drop(answers.policies.insert(generation, refused)));
+                }
+                Notice::Ask { vm, question, generation, target, what } => {
+                    self.asker.ask((generation, target), vm, question, what);
+                }
                 Notice::Violation { vm, reason } => {
                     let reason = format!("guest broke the rules of its window: {reason}");
                     self.answer(|answers| drop(answers.failed.insert(vm, reason.clone())));
@@ -304,6 +336,14 @@ impl IoProcess {
         change_fn(&mut self.lock());
         self.changed.notify_all();
     }
+}
+
+fn send(sender: &Mutex<Link>, request: &Request, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let refuse = |source| Error::host("send a request to trine-io", source);
+    let payload =
+        serde_json::to_vec(request).map_err(|error| refuse(std::io::Error::other(error)))?;
+    let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
+    sender.send(REQUEST, &payload, files).map_err(|error| refuse(into_io(error)))
 }
 
 /// The I/O error behind a failed link.

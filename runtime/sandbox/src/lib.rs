@@ -25,6 +25,7 @@ mod launch;
 mod libexec;
 pub mod oci;
 mod pod;
+pub mod policy;
 mod reader;
 mod replace;
 mod spec;

@@ -6,10 +6,10 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
 };
@@ -22,17 +22,18 @@ use trine_abi::{
 };
 use trine_jail::Landlock;
 use trine_link::{Link, LinkError};
-use trine_policy::Policy;
 use trine_vmm::protocol::{BOOT, BootRequest, COMMAND};
 
 use crate::{
     Container, ContainerSpec, Error,
     cgroup::{Cgroup, Resources},
     container::LOAD_PATIENCE,
-    io_process::{IoProcess, PodPolicy, Setup, Trouble, into_io},
+    io_process::{IoProcess, Setup, Trouble, into_io},
     kvm,
     launch::Launch,
-    libexec, reader,
+    libexec,
+    policy::{self, Interceptor, Narrowing, PodPolicy},
+    reader,
     state::{Load, State},
     stdio::OpenStdio,
     vm::{Parts, SEND_PATIENCE, Vm},
@@ -59,13 +60,19 @@ pub struct PodOptions {
     pub cgroup: Option<String>,
     /// Where VMM and I/O process write their logs; `None` = discarded.
     pub log: Option<PathBuf>,
-    /// The policy of the pod, a policy file; `None` = everything is accepted.
-    pub policy: Option<PathBuf>,
+    /// The policy of the pod; `None` = everything is accepted.
+    pub policy: Option<policy::Source>,
+    /// Functions of this program that decide before the policy's rules do, in order.
+    pub interceptors: Vec<Interceptor>,
+    /// What narrows the policy for the whole pod.
+    pub narrowing: Option<Narrowing>,
     /// Where the policy's log goes, one JSON object a line; `None` = beside `log`, with `.audit` at
     /// the end of its name, or nowhere.
     pub audit: Option<PathBuf>,
     /// Whether VMM and I/O process confine themselves with Landlock.
     pub landlock: Landlock,
+    /// The log is of all calls, each once: to learn a policy from.
+    pub record: bool,
 }
 
 /// A pod.  Dropping the last reference ends its processes.
@@ -85,8 +92,10 @@ pub(crate) struct Shared {
     has_log: bool,
     io: Arc<IoProcess>,
     io_cgroup: Option<Cgroup>,
+    /// The policy, and the generation of the one in force.
+    policy: Mutex<(u64, PodPolicy)>,
     /// The policy lets no programs run from volumes.
-    no_exec: bool,
+    no_exec: AtomicBool,
     landlock: Landlock,
     next_vm: AtomicU32,
     /// By id; `None` while a container is being created.
@@ -99,6 +108,9 @@ impl Pod {
     /// # Errors
     /// If a program is missing or does not start.
     pub fn create(options: PodOptions) -> Result<Arc<Self>, Error> {
+        let policy = PodPolicy::new(&options, options.log.as_deref());
+        let checked = policy.check(None)?;
+        let no_exec = checked.no_exec;
         let libexec = libexec::find(options.libexec.as_deref())?;
         let network = options.network_namespace.as_ref().map(|path| {
             File::open(path).map(OwnedFd::from).map_err(|source| {
@@ -114,10 +126,8 @@ impl Pod {
         let io_cgroup =
             options.cgroup.map(|name| Cgroup::create(&name, &Resources::default())).transpose()?;
         let name = options.name;
-        let (policy, no_exec) =
-            policy(options.policy.as_deref(), options.audit, has_log.then_some(&*log))?;
         let landlock = options.landlock;
-        let setup = Setup { name: &name, network, policy, landlock };
+        let setup = Setup { name: &name, network, rules: (&policy, checked), landlock };
         let io = IoProcess::start(&libexec, setup, &output, io_cgroup.as_ref())?;
         let shared = Arc::new(Shared {
             name,
@@ -127,7 +137,8 @@ impl Pod {
             has_log,
             io: Arc::new(io),
             io_cgroup,
-            no_exec,
+            policy: Mutex::new((0, policy)),
+            no_exec: AtomicBool::new(no_exec),
             landlock,
             next_vm: AtomicU32::new(0),
             vms: Mutex::default(),
@@ -168,6 +179,31 @@ impl Pod {
             self.shared.forget(&id);
         }
         created.map(Arc::new)
+    }
+
+    /// Loads the policy anew, from `source` or from where it was, and returns when calls are decided
+    /// by it.  What is open or connected stays so, and budgets go on where the rule and its limit
+    /// are the same.  Whether programs run from volumes is settled when a container is created.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with file, line and reason, and the old policy stays in force.
+    pub fn reload_policy(&self, source: Option<policy::Source>) -> Result<(), Error> {
+        let mut policy = self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let (generation, policy) = &mut *policy;
+        if source.is_none() && !policy.has_source() {
+            let (what, reason) = ("policy".to_owned(), "the pod has none: give one".to_owned());
+            return Err(Error::Invalid { what, reason });
+        }
+        let checked = policy.check(source.as_ref())?;
+        let no_exec = checked.no_exec;
+        // Also if it fails: its answer may come late.
+        *generation += 1;
+        self.shared.io.set_policy(*generation, checked)?;
+        self.shared.no_exec.store(no_exec, Ordering::Relaxed);
+        if let Some(source) = source {
+            policy.set_source(source);
+        }
+        Ok(())
     }
 
     /// Ends the I/O process (every container must be gone).
@@ -285,7 +321,8 @@ impl Shared {
         (init.key, init.stdio) = (INIT_KEY, stdio.handles);
         let state = State::new(spec.id.clone(), &init, stdio.handles);
         let mut config = spec.config;
-        if self.no_exec {
+        let narrowed = spec.narrowing.as_ref().map_or(Ok(false), policy::check_narrowing)?;
+        if narrowed || self.no_exec.load(Ordering::Relaxed) {
             for mount in config.mounts.iter_mut().filter(|mount| mount.volume.is_some()) {
                 mount.options.push(b"noexec".to_vec());
             }
@@ -321,8 +358,9 @@ impl Shared {
         }));
         let container = Container::new(spec.id.clone(), Arc::clone(&vm), Arc::downgrade(self));
         self.lock().insert(spec.id.clone(), Some(Arc::clone(&vm)));
-        let result =
-            self.see_it_loaded(&vm, &spec.id, &stdio, &volumes, [&window, &doorbell, &notify]);
+        let window = [&window, &doorbell, &notify];
+        let attached = (&*spec.id, spec.narrowing);
+        let result = self.see_it_loaded(&vm, attached, &stdio, &volumes, window);
         if result.is_err() {
             container.discard(true);
         }
@@ -332,14 +370,14 @@ impl Shared {
     fn see_it_loaded(
         &self,
         vm: &Arc<Vm>,
-        id: &str,
+        container: (&str, Option<Narrowing>),
         stdio: &OpenStdio,
         volumes: &[OpenVolume],
         window: [&OwnedFd; 3],
     ) -> Result<(), Error> {
         let reading = Arc::clone(vm);
         spawn("trine-container", move || reader::run(&reading))?;
-        self.io.attach(vm.number, id, window.map(AsFd::as_fd), stdio, volumes)?;
+        self.io.attach(vm.number, container, window.map(AsFd::as_fd), stdio, volumes)?;
         let loaded = vm.wait_for(Some(LOAD_PATIENCE), |state| {
             let record = state.record("").ok()?;
             match &record.load {
@@ -367,33 +405,6 @@ impl Shared {
         vm.wait_for(Some(LOAD_PATIENCE), |state| state.end_reason.is_some().then_some(()));
         kvm::diagnose().err().unwrap_or_else(|| vm.ended())
     }
-}
-
-/// Reads and checks a policy, and opens its log.
-fn policy(
-    file: Option<&Path>,
-    audit: Option<PathBuf>,
-    log: Option<&Path>,
-) -> Result<(PodPolicy, bool), Error> {
-    let Some(file) = file else { return Ok((PodPolicy::default(), false)) };
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| Error::host(format!("read policy {name}"), source))?;
-    let refuse = |reason: String| Error::Invalid { what: format!("policy {name}"), reason };
-    let parsed = Policy::parse(&name, &text).map_err(|error| refuse(error.to_string()))?;
-    let audit = audit.or_else(|| {
-        log.map(|log| {
-            let mut path = log.as_os_str().to_owned();
-            path.push(".audit");
-            path.into()
-        })
-    });
-    let open = |path: PathBuf| {
-        let file = File::options().append(true).create(true).open(&path);
-        file.map(OwnedFd::from)
-            .map_err(|source| Error::host(format!("open audit log {}", path.display()), source))
-    };
-    Ok((PodPolicy { text: Some(text), log: audit.map(open).transpose()? }, parsed.no_exec))
 }
 
 fn spawn(name: &str, run_fn: impl FnOnce() + Send + 'static) -> Result<(), Error> {

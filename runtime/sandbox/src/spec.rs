@@ -5,7 +5,7 @@ use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
 
 use trine_abi::control::{Config, Process};
 
-use crate::Volume;
+use crate::{Volume, policy::Narrowing};
 
 /// One standard stream, as the I/O server gets it.
 #[derive(Debug)]
@@ -71,4 +71,6 @@ pub struct ContainerSpec {
     pub stdio: Stdio,
     /// Sizes and limits.
     pub limits: Limits,
+    /// What narrows the pod's policy for this container.
+    pub narrowing: Option<Narrowing>,
 }

@@ -7,6 +7,7 @@
 //! - **SIGTERM and SIGINT** do the same.  With tasks they are ignored: systemd sends SIGTERM to all
 //!   processes of a scope or slice that it stops, and containers must then end by containerd's
 //!   calls, with their own signals and grace, not because their server is gone.
+//! - **SIGHUP** loads the pod's policy anew, from the file that the configuration names.
 //! - **Idle**: a server that never got a task ends after a while (containerd died between `start`
 //!   and Create).
 //!
@@ -31,6 +32,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::spawn_blocking,
     time,
 };
 use trine::oci::Defaults;
@@ -205,7 +207,7 @@ fn start_publisher(queue: &Arc<Queue>, flags: &Flags) {
 
 async fn heed_signals(closer: Arc<Closer>) {
     let signals = signal(SignalKind::terminate()).and_then(|terminate| {
-        // SIGHUP would end the process; there is no terminal whose end it could mean.
+        // There is no terminal whose end SIGHUP could mean.
         Ok((terminate, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?))
     });
     let (mut terminate, mut interrupt, mut hangup) = match signals {
@@ -216,7 +218,18 @@ async fn heed_signals(closer: Arc<Closer>) {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-            _ = hangup.recv() => continue,
+            _ = hangup.recv() => {
+                let registry = Arc::clone(&closer.registry);
+                match spawn_blocking(move || registry.reload_policy()).await {
+                    Ok(Ok(true)) => log::info("SIGHUP: the policy was loaded anew"),
+                    Ok(Ok(false)) => log::warn("SIGHUP: there is no pod, or it has no policy"),
+                    Ok(Err(error)) => log::error(format!(
+                        "SIGHUP: the old policy stays in force: {error}"
+                    )),
+                    Err(error) => log::error(format!("SIGHUP: {error}")),
+                }
+                continue;
+            }
         };
         if closer.close_if_empty() {
             return log::info(format!("{name}: the server has no tasks and ends"));

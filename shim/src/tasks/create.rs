@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 use trine::{
     ContainerSpec, Error, PodOptions,
     oci::{self, Translation},
+    policy::Source,
 };
 
 use super::{Failure, Registry, machine::Machine, sandbox::Sandbox, task::NewTask};
@@ -110,6 +111,7 @@ impl Creation<'_> {
         let has_cgroup = cgroup.is_some();
         let options = PodOptions {
             network_namespace: oci::network(spec).namespace_path(),
+            narrowing: oci::narrowing(spec)?,
             cgroup,
             ..self.pod_options()
         };
@@ -125,8 +127,9 @@ impl Creation<'_> {
 
     fn container(&mut self, spec: &Spec, kind: Kind) -> Result<Created, Failure> {
         let settings = &self.registry.settings;
-        let Translation { config, volumes, mut process, limits, network, warnings } =
-            oci::container(spec, &self.request.bundle, &settings.defaults)?;
+        let translation = oci::container(spec, &self.request.bundle, &settings.defaults)?;
+        let Translation { config, volumes, mut process, limits, network, narrowing, warnings } =
+            translation;
         for warning in warnings {
             log::warn(format!("container {:?}: {warning}", self.request.id));
         }
@@ -162,6 +165,7 @@ impl Creation<'_> {
             process,
             stdio: streams,
             limits,
+            narrowing,
         })?;
         self.record.vmm = ProcessId::of(guest.pid()).ok();
         self.record.cgroups = guest.cgroup_paths().into_iter().map(|(_, path)| path).collect();
@@ -178,7 +182,7 @@ impl Creation<'_> {
         PodOptions {
             name: self.request.id.clone(),
             libexec: self.registry.settings.libexec.clone(),
-            policy: self.registry.settings.policy.clone(),
+            policy: self.registry.settings.policy.clone().map(Source::File),
             audit: self.registry.settings.audit.clone(),
             landlock: self.registry.settings.landlock,
             log: Some(self.request.bundle.join(LOG_FILE)),

@@ -205,6 +205,18 @@ impl Registry {
         Some(pod)
     }
 
+    /// Loads the pod's policy anew; false if there is no pod, or the configuration names no policy.
+    ///
+    /// # Errors
+    /// As [`trine::Pod::reload_policy`]; the old policy stays in force.
+    pub fn reload_policy(&self) -> Result<bool, Error> {
+        let Some(pod) = self.lock_pod().pod.clone().filter(|_| self.settings.policy.is_some())
+        else {
+            return Ok(false);
+        };
+        pod.reload_policy().map(|()| true)
+    }
+
     /// Gives the pod up; the last one stops it.
     pub(super) fn leave_pod(&self) {
         let mut shared = self.lock_pod();

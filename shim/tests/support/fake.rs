@@ -140,6 +140,10 @@ impl Pod for FakePod {
     fn wait(&self) {
         drop(self.end.wait_while(self.ended.lock().unwrap(), |ended| !*ended).unwrap());
     }
+
+    fn reload_policy(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default)]

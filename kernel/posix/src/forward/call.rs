@@ -77,8 +77,11 @@ impl Services {
         let owner: Arc<dyn Owner> = slot.clone();
         buffer.submit(owner, call.operation, call.handle, (bytes, call.input.len()), call.argument);
         let Some(task) = task else {
-            let until = self.monotonic_ns().saturating_add(PATIENCE_NS);
-            return if self.spin(id, until) { slot.take_or_wait(None) } else { Err(Errno::IO) };
+            return if self.spin(id, PATIENCE_NS) {
+                slot.take_or_wait(None)
+            } else {
+                Err(Errno::IO)
+            };
         };
         task.journal.lock().add(call, slot.clone());
         self.look_for(id);

@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use trine_machine::window::Window;
+use trine_machine::{contention, window::Window};
 
 use crate::services::Services;
 
@@ -31,7 +31,7 @@ impl Services {
     /// Whether the answer of a request comes while looking for it is worth it.
     pub(crate) fn look_for(self: &Arc<Self>, id: u32) -> bool {
         if self.requests.is_patient.load(Ordering::Relaxed) {
-            return self.spin(id, self.monotonic_ns().saturating_add(PATIENCE_NS));
+            return self.spin(id, PATIENCE_NS);
         }
         self.spin_briefly(id)
     }
@@ -69,8 +69,14 @@ impl Services {
         }
     }
 
-    /// Looks for the completion of a request until a point in time.
-    pub(super) fn spin(self: &Arc<Self>, id: u32, until_ns: u64) -> bool {
+    /// Looks for the completion of a request for so long, in nanoseconds.
+    pub(super) fn spin(self: &Arc<Self>, id: u32, span_ns: u64) -> bool {
+        self.spin_while(id, span_ns, || true)
+    }
+
+    /// Looks for the completion of a request for so long at most, and as long as a condition holds.
+    fn spin_while(self: &Arc<Self>, id: u32, span_ns: u64, goes_on_fn: fn() -> bool) -> bool {
+        let until_ns = self.monotonic_ns().saturating_add(span_ns);
         loop {
             let found = self.window.lock().as_mut().and_then(|window| window.poll());
             match found {
@@ -79,17 +85,20 @@ impl Services {
                     return true;
                 }
                 Some(other) => self.requests.seen.lock().push_back(other),
-                None if self.monotonic_ns() >= until_ns => return false,
+                None if !goes_on_fn() || self.monotonic_ns() >= until_ns => return false,
                 None => core::hint::spin_loop(),
             }
         }
     }
 
-    /// Looks for the completion of a request as long as is worth it.
+    /// Looks for the completion of a request as long as is worth it, and no other vCPU needs the
+    /// kernel's lock, which whoever looks holds.
     fn spin_briefly(self: &Arc<Self>, id: u32) -> bool {
-        let now = self.monotonic_ns();
         let spin = self.requests.spin_ns.load(Ordering::Relaxed);
-        let found = self.spin(id, now.saturating_add(spin));
+        let found = self.spin_while(id, spin, || !contention::is_wanted());
+        if !found && contention::is_wanted() {
+            return false;
+        }
         let next = if found { (spin * 2).min(SPIN_NS) } else { (spin / 2).max(SPIN_MIN_NS) };
         self.requests.spin_ns.store(next, Ordering::Relaxed);
         found

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: what can be said, and the help that says so.
 
+mod check;
 mod container;
 mod image;
 mod policy;
@@ -9,14 +10,15 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    check::CheckArgs,
     container::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs, SpecArgs, UpdateArgs},
     image::{ImageBuildArgs, ImageCommand, ImageListArgs, ImagePruneArgs, ImageRemoveArgs},
-    policy::{PolicyCommand, PolicyExplainArgs},
+    policy::{PolicyCommand, PolicyDiffArgs, PolicyExplainArgs, PolicyLearnArgs, PolicyReloadArgs},
     process::{CreateArgs, CreateFlags, ExecArgs},
     run::{EmbeddedFlags, RunArgs},
 };
@@ -57,6 +59,16 @@ impl Cli {
         }
         Self::try_parse_from(words)
     }
+}
+
+/// Parses what comes after `trine run`.
+///
+/// # Errors
+/// What is wrong with it, or the help that was asked for.
+pub(crate) fn parse_run(arguments: &[OsString]) -> Result<RunArgs, clap::Error> {
+    let words = ["trine", "run"].map(OsString::from).into_iter().chain(arguments.iter().cloned());
+    let RunCommand::Run(run) = RunCli::try_parse_from(words)?.command;
+    Ok(*run)
 }
 
 /// A command line whose command is `run`.
@@ -157,7 +169,18 @@ pub(crate) enum Command {
     /// Build, list and remove images
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Check policies, and explain what they do
+    /// Say which system calls a program or an image needs that are not there
+    ///
+    /// Decodes the code of programs and of what they reach of their libraries, and finds the system
+    /// calls in it. What cannot be known so: calls of code that is made or loaded at run time, and
+    /// whether a program copes with the error that it gets. Places whose call could not be told are
+    /// counted.
+    ///
+    /// Exit status: 0 if nothing is lacking; 1 if a system call is lacking, or a program would be
+    /// refused at once (another architecture, an interpreter that is not there); 125 if the check
+    /// failed; 2 for a wrong command line.
+    Check(CheckArgs),
+    /// Check, explain, learn and compare policies, and reload a container's
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Check this host, and say how to mend what is wrong

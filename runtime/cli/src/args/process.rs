@@ -26,6 +26,9 @@ pub(crate) struct CreateFlags {
     /// best-effort or off
     #[arg(long, value_name = "MODE", default_value = "required")]
     pub(crate) landlock: Landlock,
+    /// The audit log is of all calls, each once; for `policy learn`.
+    #[arg(skip)]
+    pub(crate) records_calls: bool,
     /// Accepted as in runc; a VM has no pivot_root
     #[arg(long)]
     pub(crate) no_pivot: bool,

@@ -46,6 +46,12 @@ fn runc_invocations_are_understood() {
     assert!(matches!(command("update --resources - c1"), Command::Update(_)));
     assert!(matches!(command("spec --bundle /b"), Command::Spec(_)));
 
+    let Command::Check(check) = command("check --json --program /bin/a --program /bin/b image")
+    else {
+        panic!("not a check")
+    };
+    assert!(check.json && check.programs.len() == 2 && check.subject == Path::new("image"));
+
     let Command::Kill(kill) = command("kill --all c1 9") else { panic!("not a kill") };
     assert!(kill.all && kill.signal == "9");
     let Command::Kill(kill) = command("kill c1") else { panic!("not a kill") };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands, one family a file.
 
+mod check;
 mod create;
 mod delete;
 mod exec;
@@ -38,6 +39,8 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
     match command {
         Command::Run(arguments) => return run::run(context, &arguments),
         Command::Exec(arguments) => return exec::exec(context, &arguments),
+        Command::Policy(command) => return policy::policy(context, &command),
+        Command::Check(arguments) => return check::check(context, &arguments),
         Command::Doctor(arguments) => return doctor::doctor(context, &arguments),
         Command::Create(arguments) => create::create(context, &arguments)?,
         Command::Start(arguments) => state::start(context, &arguments.id)?,
@@ -52,7 +55,6 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Spec(arguments) => spec::spec(&arguments)?,
         Command::Features => features::features()?,
         Command::Image(command) => image::image(context, &command)?,
-        Command::Policy(command) => policy::policy(&command)?,
         Command::Completion(arguments) => complete(arguments.shell)?,
         Command::Supervise(_) => supervise::run()?,
     }
@@ -61,7 +63,8 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> Result<u8> {
 
 /// Exit status of a command when trine itself fails.
 pub(crate) fn failure_code(command: &Command) -> u8 {
-    if matches!(command, Command::Run(_)) { failure::RUN_FAILED } else { 1 }
+    let is_own = matches!(command, Command::Run(_) | Command::Check(_));
+    if is_own { failure::TRINE_FAILED } else { 1 }
 }
 
 /// Prints the version, in the lines that runc's callers look for.

@@ -34,7 +34,7 @@ pub(crate) fn run(context: &Context, arguments: &RunArgs) -> Result<u8> {
     let report = match &result {
         Ok(ended) => ended.report(),
         Err(error) => json!({
-            "exit_code": failure::exit_code(error, failure::RUN_FAILED),
+            "exit_code": failure::exit_code(error, failure::TRINE_FAILED),
             "reason": "error",
             "error": failure::one_line(error),
         }),

@@ -71,7 +71,11 @@ pub(crate) fn update(context: &Context, arguments: &UpdateArgs) -> Result<()> {
     ask(context, &arguments.id, "update", &Request::Update { resources })
 }
 
-fn ask(context: &Context, id: &str, action: &str, request: &Request) -> Result<()> {
+/// Asks the process that holds a container for something that is answered with "done".
+///
+/// # Errors
+/// If nobody holds it, or it fails.
+pub(super) fn ask(context: &Context, id: &str, action: &str, request: &Request) -> Result<()> {
     let directory = context.root.open(id)?;
     match Client::connect(&directory)? {
         Some(client) => client.ask(request),

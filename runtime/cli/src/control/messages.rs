@@ -78,6 +78,11 @@ pub(crate) enum Request {
         /// As JSON.
         resources: String,
     },
+    /// Load the policy anew.
+    ReloadPolicy {
+        /// From this file from now on.
+        file: Option<PathBuf>,
+    },
 }
 
 /// What a holder answers.

@@ -96,6 +96,9 @@ impl Files {
         if let Ok(file) = self.handles.file(handle) {
             let size = change.size.ok_or(Errno::INVAL)?;
             self.writable(file.volume)?;
+            if file.is_append_only {
+                return Err(Errno::PERM.into());
+            }
             rustix::fs::ftruncate(&*file.descriptor, size)?;
             let stat = rustix::fs::fstat(&*file.descriptor)?;
             return Ok(Reply::Bytes(node::attributes(&stat).encode()));

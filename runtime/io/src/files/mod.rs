@@ -23,8 +23,12 @@ use trine_abi::{
     window::{Operation, Submission},
     wire::Writer,
 };
+use trine_policy::meter::Budget;
 
-use self::node::{Handles, OpenFile};
+use self::{
+    node::{Handles, OpenFile},
+    policy::Permit,
+};
 use crate::{
     protocol::VolumeSpec,
     service::{Context, Service},
@@ -52,6 +56,8 @@ pub(crate) struct Volume {
 pub(crate) struct Files {
     volumes: Vec<Volume>,
     handles: Handles,
+    /// Nodes that the policy found for the request under way, and the guest does not know of.
+    borrowed: Vec<u32>,
 }
 
 /// How a request is answered.
@@ -93,7 +99,7 @@ impl From<std::io::Error> for Refusal {
 impl Files {
     /// No volumes.
     pub(crate) fn new() -> Self {
-        Self { volumes: Vec::new(), handles: Handles::new() }
+        Self { volumes: Vec::new(), handles: Handles::new(), borrowed: Vec::new() }
     }
 
     /// Adds a volume, whose root is an `O_PATH` descriptor of a directory or regular file.
@@ -133,11 +139,16 @@ impl Files {
         request: &Submission,
         context: &mut Context<'_>,
     ) -> Result<Reply, Refusal> {
-        let request = &self.permit(request, context)?;
+        let (request, flags) = match self.permit(request, context)? {
+            Permit::Make { request, flags } => (request, flags),
+            Permit::Change(change) => return self.set_attr(request.handle, &change),
+            Permit::Done(reply) => return Ok(reply),
+        };
+        let request = &request;
         match request.operation {
-            Operation::FileWalk => self.walk(request, &arguments(request, context)?, context),
+            Operation::FileWalk => self.walk(request, &arguments(context)?, context),
             Operation::FileAttr => self.attributes(request.handle),
-            Operation::FileOpen => self.open(request),
+            Operation::FileOpen => self.open(request, flags, context),
             Operation::FileRead => self.read(request, context),
             Operation::FileWrite => self.write(request, context, Some(request.argument)),
             Operation::FileAppend => self.write(request, context, None),
@@ -151,36 +162,30 @@ impl Files {
                 Ok(Reply::Bytes(target.into_bytes()))
             }
             Operation::FileSync => self.sync(request, context),
-            Operation::FileAllocate => {
-                self.allocate(request, &arguments(request, context)?, context)
-            }
+            Operation::FileAllocate => self.allocate(request, &arguments(context)?, context),
             Operation::FileSpace => self.space(request.handle),
-            Operation::FileSeek => self.seek(request.handle, &arguments(request, context)?),
-            Operation::FileLock => self.lock(request.handle, &arguments(request, context)?),
+            Operation::FileSeek => self.seek(request.handle, &arguments(context)?),
+            Operation::FileLock => self.lock(request.handle, &arguments(context)?),
             Operation::FileForget => {
                 self.handles.forget(request.handle, request.argument);
                 if request.handle == 0 {
-                    let forget: Forget = arguments(request, context)?;
+                    let forget: Forget = arguments(context)?;
                     for node in forget.nodes {
                         self.handles.forget(node.node, node.references);
                     }
                 }
                 Ok(Reply::Result(0))
             }
-            Operation::FileGetXattr => self.get_xattr(request.handle, &context.input(request)?),
+            Operation::FileGetXattr => self.get_xattr(request.handle, &context.input),
             Operation::FileListXattr => self.list_xattr(request.handle),
-            Operation::FileSetXattr => {
-                self.set_xattr(request.handle, &arguments(request, context)?)
-            }
-            Operation::FileSetAttr => self.set_attr(request.handle, &arguments(request, context)?),
-            Operation::FileCreate => {
-                self.create(request.handle, &arguments(request, context)?, context)
-            }
-            Operation::FileLink => self.link(request.handle, &arguments(request, context)?),
+            Operation::FileSetXattr => self.set_xattr(request.handle, &arguments(context)?),
+            Operation::FileSetAttr => self.set_attr(request.handle, &arguments(context)?),
+            Operation::FileCreate => self.create(request.handle, &arguments(context)?, context),
+            Operation::FileLink => self.link(request.handle, &arguments(context)?),
             Operation::FileUnlink => {
-                self.unlink(request.handle, &context.input(request)?, request.argument == 1)
+                self.unlink(request.handle, &context.input, request.argument == 1)
             }
-            Operation::FileRename => self.rename(request.handle, &arguments(request, context)?),
+            Operation::FileRename => self.rename(request.handle, &arguments(context)?),
             _ => Err(Errno::NOSYS.into()),
         }
     }
@@ -205,6 +210,13 @@ impl Files {
                     if !is_directory {
                         break;
                     }
+                }
+                Err(errno) if context.must_hold() => {
+                    // Walked from the start when it goes on: the guest never learns of these.
+                    for found in &walked.found {
+                        self.handles.forget(found.node, 1);
+                    }
+                    return Err(errno.into());
                 }
                 Err(errno) => {
                     walked.errno = crate::stream::errno_of(errno);
@@ -249,15 +261,28 @@ impl Files {
         if !self.may_open_quietly(node, flags, context) {
             return None;
         }
-        self.open_node(node, flags).ok().map(|opened| opened.file)
+        self.open_node(node, flags, 0, Budget::default()).ok().map(|opened| opened.file)
     }
 
-    fn open(&mut self, request: &Submission) -> Result<Reply, Refusal> {
+    fn open(
+        &mut self,
+        request: &Submission,
+        added: u32,
+        context: &Context<'_>,
+    ) -> Result<Reply, Refusal> {
         let wanted = u32::try_from(request.argument).map_err(|_| Errno::INVAL)?;
-        Ok(Reply::Bytes(self.open_node(request.handle, wanted)?.encode()))
+        let budget = context.case.borrow_mut().take_budget();
+        Ok(Reply::Bytes(self.open_node(request.handle, wanted, added, budget)?.encode()))
     }
 
-    fn open_node(&mut self, node: u32, wanted: u32) -> Result<Opened, Errno> {
+    /// Opens a node with flags that the guest wants, and others that the policy adds.
+    fn open_node(
+        &mut self,
+        node: u32,
+        wanted: u32,
+        added: u32,
+        budget: Budget,
+    ) -> Result<Opened, Errno> {
         let node = self.handles.node(node)?;
         let wanted = OFlags::from_bits_retain(wanted);
         let access = wanted & OFlags::ACCMODE;
@@ -269,6 +294,8 @@ impl Files {
             access | wanted & (OFlags::DIRECT | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME);
         if is_directory {
             flags |= OFlags::DIRECTORY;
+        } else {
+            flags |= OFlags::from_bits_retain(added);
         }
         let volume = node.volume;
         let descriptor = node::open(node, flags)?;
@@ -279,6 +306,8 @@ impl Files {
             is_synchronous: flags.intersects(OFlags::DIRECT | OFlags::SYNC | OFlags::DSYNC),
             cookie: 0,
             is_directory,
+            is_append_only: flags.contains(OFlags::APPEND),
+            budget,
         })?;
         Ok(Opened { file, attr })
     }
@@ -364,8 +393,8 @@ fn entry_kind(kind: FileType) -> u32 {
     }
 }
 
-fn arguments<T: Wire>(request: &Submission, context: &Context<'_>) -> Result<T, Refusal> {
-    Ok(context.arguments(request)?.ok_or(Errno::INVAL)?)
+fn arguments<T: Wire>(context: &Context<'_>) -> Result<T, Errno> {
+    context.arguments().ok_or(Errno::INVAL)
 }
 
 impl Service for Files {
@@ -374,7 +403,13 @@ impl Service for Files {
         request: &Submission,
         context: &mut Context<'_>,
     ) -> Result<(), WindowError> {
-        match self.execute(request, context) {
+        let done = self.execute(request, context);
+        self.give_back_borrowed();
+        if done.is_err() && context.must_hold() {
+            context.hold(request);
+            return Ok(());
+        }
+        match done {
             Ok(Reply::Result(result)) => context.answer(request, result),
             Ok(Reply::Bytes(bytes)) => context.answer_bytes(request, &bytes),
             Ok(Reply::Later) => Ok(()),

@@ -22,6 +22,7 @@ use rustix::{
     io::Errno,
 };
 use trine_abi::file::{Attr, FIRST_NODE, Time, is_name};
+use trine_policy::meter::Budget;
 
 /// Most nodes and open files of one VM.
 const HANDLES_MAX: usize = 24_576;
@@ -52,6 +53,10 @@ pub(crate) struct OpenFile {
     /// A directory's stream stands behind the entry with this cookie.
     pub(crate) cookie: u64,
     pub(crate) is_directory: bool,
+    /// The policy made it so: nothing that is there is changed through it.
+    pub(crate) is_append_only: bool,
+    /// How many bytes may be moved.
+    pub(crate) budget: Budget,
 }
 
 /// The handles of one VM.

@@ -13,9 +13,9 @@ use trine_abi::{
     file::{Create, Link, Rename, SetAttr},
     window::{Operation, Submission},
 };
-use trine_policy::{Action, Call, CallKind};
+use trine_policy::{Action, Call, CallKind, rule::Pin};
 
-use super::{Files, Refusal, arguments, node};
+use super::{Files, Refusal, Reply, arguments, node};
 use crate::service::Context;
 
 /// What a path ends in when its file has no name any more.
@@ -25,6 +25,28 @@ const DELETED: &[u8] = b" (deleted)";
 fn open_kind(flags: u32) -> CallKind {
     let reads = OFlags::from_bits_retain(flags) & OFlags::ACCMODE == OFlags::RDONLY;
     if reads { CallKind::OpenRead } else { CallKind::OpenWrite }
+}
+
+/// What the policy makes of a request.
+pub(super) enum Permit {
+    /// It is executed, perhaps for another node, and opens with these flags as well.
+    Make {
+        /// The request.
+        request: Submission,
+        /// Flags of open(2).
+        flags: u32,
+    },
+    /// Attributes are changed, perhaps not all that it asks for.
+    Change(SetAttr),
+    /// It is answered with this.
+    Done(Reply),
+}
+
+/// What the policy makes of a call about a node.
+enum Permitted {
+    /// It is made for this node, with these flags of open(2) as well.
+    Node(u32, u32),
+    Pinned(Pin),
 }
 
 impl Files {
@@ -57,18 +79,10 @@ impl Files {
         Ok(path)
     }
 
-    /// Asks about a path; returns another one to use instead, if the policy has one.
-    fn ask(
-        &self,
-        context: &Context<'_>,
-        kind: CallKind,
-        path: &[u8],
-    ) -> Result<Option<Vec<u8>>, Errno> {
+    /// Asks about a path.
+    fn ask(&self, context: &Context<'_>, kind: CallKind, path: &[u8]) -> Result<Action, Errno> {
         let call = Call { path: Some(path), ..Call::new(kind, "") };
-        match context.guard.decide(&call)? {
-            Action::RewritePath(path) => Ok(Some(path)),
-            _ => Ok(None),
-        }
+        context.guard.decide(&call, &context.case)
     }
 
     /// Asks about looking a name up.
@@ -84,37 +98,38 @@ impl Files {
         Ok(())
     }
 
-    /// Asks the policy about a request; returns the request to execute.
+    /// Asks the policy about a request.
     pub(super) fn permit(
         &mut self,
         request: &Submission,
         context: &Context<'_>,
-    ) -> Result<Submission, Refusal> {
-        let handle = request.handle;
-        if request.operation == Operation::FileOpen {
-            let flags = u32::try_from(request.argument).map_err(|_| Errno::INVAL)?;
-            let handle = self.permit_open(handle, flags, context)?;
-            return Ok(Submission { handle, ..*request });
-        }
-        let on_node = |kind: CallKind| (kind, handle);
-        let (kind, node) = match request.operation {
-            Operation::FileAttr => on_node(CallKind::Stat),
-            Operation::FileReadLink => on_node(CallKind::ReadLink),
-            Operation::FileGetXattr | Operation::FileListXattr => on_node(CallKind::GetXattr),
-            Operation::FileSetXattr => on_node(CallKind::SetXattr),
-            Operation::FileSetAttr
-            | Operation::FileCreate
+    ) -> Result<Permit, Refusal> {
+        let kind = match request.operation {
+            Operation::FileOpen => {
+                open_kind(u32::try_from(request.argument).map_err(|_| Errno::INVAL)?)
+            }
+            Operation::FileAttr => CallKind::Stat,
+            Operation::FileReadLink => CallKind::ReadLink,
+            Operation::FileGetXattr | Operation::FileListXattr => CallKind::GetXattr,
+            Operation::FileSetXattr => CallKind::SetXattr,
+            Operation::FileSetAttr => return self.permit_attributes(request, context),
+            Operation::FileCreate
             | Operation::FileLink
             | Operation::FileUnlink
-            | Operation::FileRename => {
-                self.permit_change(request, context)?;
-                return Ok(*request);
-            }
+            | Operation::FileRename => return self.permit_change(request, context),
             // What is open was decided about when it was opened.
-            _ => return Ok(*request),
+            _ => return Ok(Permit::Make { request: *request, flags: 0 }),
         };
-        let handle = self.permit_node(kind, node, context)?;
-        Ok(Submission { handle, ..*request })
+        Ok(match self.permit_node(kind, request.handle, context)? {
+            Permitted::Node(handle, flags) => {
+                Permit::Make { request: Submission { handle, ..*request }, flags }
+            }
+            Permitted::Pinned(Pin::Done) => Permit::Done(Reply::Result(0)),
+            Permitted::Pinned(Pin::Bytes(bytes)) => Permit::Done(Reply::Bytes(
+                // A list of names is not what an attribute's value is.
+                if request.operation == Operation::FileListXattr { Vec::new() } else { bytes },
+            )),
+        })
     }
 
     /// Whether the policy has nothing to say about opening a node.
@@ -130,84 +145,100 @@ impl Files {
         })
     }
 
-    /// Asks about opening a node; returns the one to open.
-    pub(super) fn permit_open(
-        &mut self,
-        node: u32,
-        flags: u32,
-        context: &Context<'_>,
-    ) -> Result<u32, Errno> {
-        self.permit_node(open_kind(flags), node, context)
-    }
-
     fn permit_node(
         &mut self,
         kind: CallKind,
         node: u32,
         context: &Context<'_>,
-    ) -> Result<u32, Errno> {
+    ) -> Result<Permitted, Errno> {
         if !context.guard.cares_about(kind) || self.handles.node(node).is_err() {
-            return Ok(node);
+            return Ok(Permitted::Node(node, 0));
         }
         let path = self.path(node)?;
-        match self.ask(context, kind, &path)? {
-            None => Ok(node),
-            Some(instead) => self.find(&instead),
-        }
+        Ok(match self.ask(context, kind, &path)? {
+            Action::RewritePath(instead) => Permitted::Node(self.find(&instead)?, 0),
+            Action::AddFlags(flags) => Permitted::Node(node, flags),
+            Action::Pin(pin) => Permitted::Pinned(pin),
+            _ => Permitted::Node(node, 0),
+        })
     }
 
-    fn permit_change(&self, request: &Submission, context: &Context<'_>) -> Result<(), Refusal> {
-        let cares = |kind| context.guard.cares_about(kind);
-        match request.operation {
-            Operation::FileSetAttr => {
-                let change: SetAttr = arguments(request, context)?;
-                let kinds = [
-                    (CallKind::Truncate, change.size.is_some()),
-                    (CallKind::ChangeMode, change.mode.is_some()),
-                    (CallKind::ChangeOwner, change.uid.is_some() || change.gid.is_some()),
-                    (CallKind::SetTimes, change.atime.is_some() || change.mtime.is_some()),
-                ];
-                // An open file's size may be changed by who could open it.
-                let is_node = self.handles.node(request.handle).is_ok();
-                for (kind, changes) in kinds {
-                    if changes && is_node && cares(kind) {
-                        self.ask(context, kind, &self.path(request.handle)?)?;
-                    }
+    /// Asks about each attribute that is to be changed.
+    fn permit_attributes(
+        &self,
+        request: &Submission,
+        context: &Context<'_>,
+    ) -> Result<Permit, Refusal> {
+        let mut change: SetAttr = arguments(context)?;
+        // An open file's size may be changed by who could open it.
+        if self.handles.node(request.handle).is_err() {
+            return Ok(Permit::Change(change));
+        }
+        let kinds = [
+            (CallKind::Truncate, change.size.is_some()),
+            (CallKind::ChangeMode, change.mode.is_some()),
+            (CallKind::ChangeOwner, change.uid.is_some() || change.gid.is_some()),
+            (CallKind::SetTimes, change.atime.is_some() || change.mtime.is_some()),
+        ];
+        for (kind, changes) in kinds {
+            if !changes || !context.guard.cares_about(kind) {
+                continue;
+            }
+            let action = self.ask(context, kind, &self.path(request.handle)?)?;
+            if matches!(action, Action::Pin(_)) {
+                match kind {
+                    CallKind::Truncate => change.size = None,
+                    CallKind::ChangeMode => change.mode = None,
+                    CallKind::ChangeOwner => (change.uid, change.gid) = (None, None),
+                    _ => (change.atime, change.mtime) = (None, None),
                 }
             }
+        }
+        Ok(Permit::Change(change))
+    }
+
+    fn permit_change(
+        &self,
+        request: &Submission,
+        context: &Context<'_>,
+    ) -> Result<Permit, Refusal> {
+        let mut is_pinned = false;
+        let mut ask = |kind: CallKind, path_fn: &dyn Fn() -> Result<Vec<u8>, Errno>| {
+            if context.guard.cares_about(kind) {
+                is_pinned |= matches!(self.ask(context, kind, &path_fn()?)?, Action::Pin(_));
+            }
+            Ok::<(), Errno>(())
+        };
+        let directory = request.handle;
+        match request.operation {
             Operation::FileCreate => {
-                let new: Create = arguments(request, context)?;
+                let new: Create = arguments(context)?;
                 let kind = match new.mode & 0o170_000 {
                     0o040_000 => CallKind::MakeDirectory,
                     0o120_000 => CallKind::SymbolicLink,
                     0o010_000 => CallKind::MakeNode,
                     _ => CallKind::Create,
                 };
-                if cares(kind) {
-                    self.ask(context, kind, &self.child_path(request.handle, &new.name)?)?;
-                }
+                ask(kind, &|| self.child_path(directory, &new.name))?;
             }
-            Operation::FileLink if cares(CallKind::Link) => {
-                let link: Link = arguments(request, context)?;
-                self.ask(context, CallKind::Link, &self.path(request.handle)?)?;
-                let path = self.child_path(link.directory, &link.name)?;
-                self.ask(context, CallKind::Link, &path)?;
+            Operation::FileLink => {
+                let link: Link = arguments(context)?;
+                ask(CallKind::Link, &|| self.path(request.handle))?;
+                ask(CallKind::Link, &|| self.child_path(link.directory, &link.name))?;
             }
-            Operation::FileUnlink if cares(CallKind::Unlink) => {
-                let path = self.child_path(request.handle, &context.input(request)?)?;
-                self.ask(context, CallKind::Unlink, &path)?;
+            Operation::FileUnlink => {
+                ask(CallKind::Unlink, &|| self.child_path(directory, &context.input))?;
             }
-            Operation::FileRename if cares(CallKind::Rename) => {
-                let rename: Rename = arguments(request, context)?;
-                for (directory, name) in
-                    [(request.handle, &rename.old), (rename.directory, &rename.new)]
-                {
-                    self.ask(context, CallKind::Rename, &self.child_path(directory, name)?)?;
-                }
+            _ => {
+                let rename: Rename = arguments(context)?;
+                ask(CallKind::Rename, &|| self.child_path(directory, &rename.old))?;
+                ask(CallKind::Rename, &|| self.child_path(rename.directory, &rename.new))?;
             }
-            _ => {}
         }
-        Ok(())
+        Ok(match is_pinned {
+            true => Permit::Done(Reply::Result(0)),
+            false => Permit::Make { request: *request, flags: 0 },
+        })
     }
 
     /// The node of a path in the container, which the policy gave: of the volume that it is on.
@@ -216,8 +247,16 @@ impl Files {
         let mut at = root;
         for name in below.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             at = self.step(at, name)?.node;
+            self.borrowed.push(at);
         }
         Ok(at)
+    }
+
+    /// Forgets the nodes that [`Self::find`] found.
+    pub(super) fn give_back_borrowed(&mut self) {
+        for node in std::mem::take(&mut self.borrowed) {
+            self.handles.forget(node, 1);
+        }
     }
 
     /// The root of the volume that a path is on, and the path below it: the longest that fits.

@@ -15,6 +15,7 @@ use trine_abi::{
     window::Submission,
 };
 use trine_jail::{files::RangeLock, shared::SharedMemory};
+use trine_policy::meter::Budget;
 
 use super::{Files, Refusal, Reply, node::OpenFile};
 use crate::service::{Context, Shared};
@@ -34,6 +35,37 @@ struct Range {
     offset: usize,
     bytes: usize,
     position: u64,
+}
+
+/// Bytes that were taken from a budget for a transfer; what is not moved goes back.
+struct Bill {
+    budget: Budget,
+    taken: u64,
+}
+
+impl Bill {
+    fn open(budget: &Budget, bytes: usize) -> Result<Self, Errno> {
+        let taken = if budget.is_endless() { 0 } else { bytes as u64 };
+        let refuse = |errno: u16| Errno::from_raw_os_error(errno.into());
+        budget.take_all(taken).map_err(refuse)?;
+        Ok(Self { budget: budget.clone(), taken })
+    }
+
+    /// So many bytes were moved; returns them.
+    fn settle(mut self, moved: u64) -> u64 {
+        if moved > self.taken {
+            // The file grew meanwhile.
+            let _ = self.budget.take(moved - self.taken);
+        }
+        self.taken = self.taken.saturating_sub(moved);
+        moved
+    }
+}
+
+impl Drop for Bill {
+    fn drop(&mut self) {
+        self.budget.give_back(self.taken);
+    }
 }
 
 /// Reads until the range is full or the file ends; WouldBlock, with what was read so far, if a read
@@ -100,7 +132,19 @@ impl Files {
         request: &Submission,
         context: &mut Context<'_>,
     ) -> Result<Reply, Refusal> {
-        let (file, range) = self.file_of(request)?;
+        let (file, mut range) = self.file_of(request)?;
+        let mut billed = range.bytes;
+        if !file.budget.is_endless() {
+            // What is there, so that a short read means the end of the file and nothing else.
+            let size = rustix::fs::fstat(&*file.descriptor)?.st_size.cast_unsigned();
+            let there = size.saturating_sub(range.position);
+            billed = billed.min(usize::try_from(there).unwrap_or(usize::MAX));
+            // Reads past the page cache have sizes of whole blocks.
+            if !file.is_synchronous {
+                range.bytes = billed;
+            }
+        }
+        let bill = Bill::open(&file.budget, billed)?;
         let volume = self.volume(file.volume)?;
         let memory = Arc::clone(context.memory());
         let mut done = 0;
@@ -110,9 +154,9 @@ impl Files {
                 matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::OPNOTSUPP))
             };
             match end {
-                Ok(()) => return Ok(Reply::Result(count as u64)),
+                Ok(()) => return Ok(Reply::Result(bill.settle(count as u64))),
                 Err(error) if would_wait(&error) => done = count,
-                Err(_) if count > 0 => return Ok(Reply::Result(count as u64)),
+                Err(_) if count > 0 => return Ok(Reply::Result(bill.settle(count as u64))),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -121,7 +165,7 @@ impl Files {
             if count == 0 {
                 end?;
             }
-            Ok(count as u64)
+            Ok(bill.settle(count as u64))
         })?;
         Ok(Reply::Later)
     }
@@ -143,12 +187,16 @@ impl Files {
                 .filter(|&bytes| bytes <= request.bytes as usize)
                 .ok_or(Errno::INVAL)?;
         }
+        let bill = Bill::open(&file.budget, range.bytes)?;
         let memory = Arc::clone(context.memory());
         if file.is_synchronous || !volume.is_local {
-            context.work(request, move || drain(&memory, &file.descriptor, range, is_append))?;
+            context.work(request, move || {
+                let count = drain(&memory, &file.descriptor, range, is_append)?;
+                Ok(bill.settle(count))
+            })?;
             return Ok(Reply::Later);
         }
-        Ok(Reply::Result(drain(&memory, &file.descriptor, range, is_append)?))
+        Ok(Reply::Result(bill.settle(drain(&memory, &file.descriptor, range, is_append)?)))
     }
 
     pub(super) fn sync(
@@ -177,6 +225,9 @@ impl Files {
     ) -> Result<Reply, Refusal> {
         let file = self.handles.file(request.handle)?;
         self.writable(file.volume)?;
+        if file.is_append_only {
+            return Err(Errno::PERM.into());
+        }
         let known =
             FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
         let mode = FallocateFlags::from_bits_retain(range.mode);

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | this one | requests, and which sockets there are |
 //! | `object` | one socket: what it has to tell, receiving and sending |
+//! | `accept` | connections that come in |
 //! | `address` | what an address is before anything is decided about it |
 //! | `option` | the options that a guest may use |
 //! | `gate` | the one place where a call is decided about |
@@ -14,6 +15,7 @@
 //! Nothing in here waits.  A socket that has something to tell is in a queue; the guest's
 //! `SocketEvents` requests are in another; [`Sockets::pump`] brings them together.
 
+mod accept;
 mod address;
 mod gate;
 mod names;
@@ -30,15 +32,16 @@ use std::{
 
 use rustix::{event::epoll::EventFlags, io::Errno};
 use trine_abi::{
-    socket::{self as abi, AF_INET, AF_INET6, Accepted, DatagramHead, Dump},
+    socket::{self as abi, AF_INET, AF_INET6, DatagramHead, Dump},
     window::{Operation, Submission},
 };
 use trine_jail::socket as host;
-use trine_policy::CallKind;
+use trine_policy::{CallKind, case::Case};
 
 pub(crate) use self::network::Network;
 use self::{
     address::Address,
+    gate::Permit,
     names::Names,
     object::{Object, Sent},
 };
@@ -74,6 +77,7 @@ pub(crate) struct Sockets {
     network: Arc<Network>,
     /// Room for a datagram.
     scratch: Vec<u8>,
+    accepting: accept::Waiting,
 }
 
 fn errno(error: &io::Error) -> Errno {
@@ -119,6 +123,7 @@ impl Sockets {
             names: Names::default(),
             network,
             scratch: Vec::new(),
+            accepting: accept::Waiting::default(),
         }
     }
 
@@ -148,9 +153,10 @@ impl Sockets {
         kind: CallKind,
         family: u16,
         address: &[u8],
-    ) -> Result<Address, Errno> {
+    ) -> Result<Permit, Errno> {
         let address = Address::parse(address)?;
-        gate::decide_address(context.guard, kind, family, address, &self.names)
+        let call = (kind, family);
+        gate::decide_address(context.guard, call, address, &self.names, &context.case)
     }
 
     /// Watches a socket from now on.
@@ -172,21 +178,8 @@ impl Sockets {
         }
     }
 
-    fn execute(
-        &mut self,
-        request: &Submission,
-        context: &Context<'_>,
-    ) -> Result<Result<Outcome, Errno>, WindowError> {
-        let input = context.input(request)?;
-        Ok(self.run(request, &input, context))
-    }
-
-    fn run(
-        &mut self,
-        request: &Submission,
-        input: &[u8],
-        context: &Context<'_>,
-    ) -> Result<Outcome, Errno> {
+    fn run(&mut self, request: &Submission, context: &Context<'_>) -> Result<Outcome, Errno> {
+        let input = &context.input[..];
         let handle = request.handle;
         let argument = request.argument;
         let pair = ((argument >> 32) as u32, argument as u32);
@@ -194,7 +187,7 @@ impl Sockets {
             Operation::SocketOpen => self.open(argument, context).map(Outcome::Result),
             Operation::SocketBind => self.bind(handle, input, context).map(Outcome::Bytes),
             Operation::SocketListen => {
-                gate::decide(context.guard, CallKind::Listen)?;
+                gate::decide(context.guard, CallKind::Listen, &context.case)?;
                 let object = self.object(handle)?;
                 let backlog = i32::try_from(argument.min(4096)).unwrap_or(4096);
                 host::listen(object.file.as_fd(), backlog).map_err(|error| errno(&error))?;
@@ -263,7 +256,7 @@ impl Sockets {
     fn open(&mut self, argument: u64, context: &Context<'_>) -> Result<u64, Errno> {
         let (family, kind, protocol) = abi::unpack_open(argument);
         let raw_kind = check_kind(family, kind, protocol)?;
-        gate::decide(context.guard, CallKind::Socket)?;
+        gate::decide(context.guard, CallKind::Socket, &context.case)?;
         let protocol = i32::try_from(protocol).map_err(|_| Errno::PROTONOSUPPORT)?;
         let file = host::open(family.into(), raw_kind, protocol).map_err(|error| errno(&error))?;
         let is_stream = kind == libc_kind(rustix::net::SocketType::STREAM);
@@ -272,7 +265,7 @@ impl Sockets {
 
     fn bind(&mut self, handle: u32, input: &[u8], context: &Context<'_>) -> Result<Vec<u8>, Errno> {
         let family = self.object(handle)?.family;
-        let address = self.decide(context, CallKind::Bind, family, input)?;
+        let Permit { address, .. } = self.decide(context, CallKind::Bind, family, input)?;
         let object = self.object(handle)?;
         host::bind(object.file.as_fd(), address.bytes()).map_err(|error| errno(&error))?;
         let name = host::own_name(object.file.as_fd()).map_err(|error| errno(&error))?;
@@ -297,8 +290,11 @@ impl Sockets {
             host::connect(object.file.as_fd(), &address).map_err(|error| errno(&error))?;
             return Ok(Outcome::Result(0));
         }
-        let address = self.decide(context, CallKind::Connect, family, input)?;
+        let permit = self.decide(context, CallKind::Connect, family, input)?;
+        let address = permit.address;
         let object = self.object(handle)?;
+        object.budget = permit.budget;
+        object.asks(&address);
         let connected = host::connect(object.file.as_fd(), address.bytes());
         match connected {
             Ok(()) => object.is_connected(),
@@ -325,9 +321,12 @@ impl Sockets {
                 None => Sent::Failed(Errno::BADF),
             }
         } else {
-            let input = context.input(request)?;
-            match self.send_datagram(request, &input, context) {
+            match self.send_datagram(request, &context.input, context) {
                 Ok(bytes) => Sent::Taken(bytes),
+                Err(_) if context.must_hold() => {
+                    context.hold(request);
+                    return Ok(());
+                }
                 Err(errno) => Sent::Failed(errno),
             }
         };
@@ -335,7 +334,14 @@ impl Sockets {
             Sent::Taken(bytes) if request.argument & abi::SEND_QUIET != 0 => {
                 context.window.complete_quietly(request.id, 0, bytes as u64)
             }
-            Sent::Taken(bytes) | Sent::Short(bytes) => context.answer(request, bytes as u64),
+            Sent::Taken(bytes) => context.answer(request, bytes as u64),
+            Sent::Short(bytes) => {
+                context.answer(request, bytes as u64)?;
+                if self.objects.get(&request.handle).is_some_and(Object::has_news) {
+                    self.tell(request.handle);
+                }
+                Ok(())
+            }
             Sent::Failed(errno) => context.refuse(request, errno),
         }
     }
@@ -348,15 +354,29 @@ impl Sockets {
     ) -> Result<usize, Errno> {
         let (head, data) = DatagramHead::split(input).map_err(|_| Errno::INVAL)?;
         let family = self.object(request.handle)?.family;
-        let address = if head.address.is_empty() {
+        let permit = if head.address.is_empty() {
             None
         } else {
             Some(self.decide(context, CallKind::SendTo, family, &head.address)?)
         };
         option::check_control(&head.control)?;
+        if permit.as_ref().is_some_and(|permit| permit.is_pinned) {
+            return Ok(data.len());
+        }
         self.watch(request.handle, context)?;
         let object = self.object(request.handle)?;
-        object.send_datagram(data, address.as_ref(), &head.control)
+        let (address, budget) = match &permit {
+            Some(permit) => (Some(&permit.address), permit.budget.clone()),
+            None => (None, object.budget.clone()),
+        };
+        let bytes = data.len() as u64;
+        budget.take_all(bytes).map_err(|errno| Errno::from_raw_os_error(errno.into()))?;
+        if let Some(address) = address {
+            object.asks(address);
+        }
+        let sent = object.send_datagram(data, address, &head.control);
+        budget.give_back(bytes.saturating_sub(*sent.as_ref().unwrap_or(&0) as u64));
+        sent
     }
 
     /// Answers requests for events as long as there are both.
@@ -401,56 +421,6 @@ impl Sockets {
         }
         Ok(page.written())
     }
-
-    fn accept_all(
-        &mut self,
-        handle: u32,
-        page: &mut object::Page,
-        context: &mut Context<'_>,
-    ) -> Result<(), WindowError> {
-        loop {
-            let Some(listener) = self.objects.get_mut(&handle) else { return Ok(()) };
-            if !listener.may_accept() || !page.has_room(abi::ADDRESS_BYTES_MAX * 2 + 12) {
-                break;
-            }
-            let family = listener.family;
-            let (file, peer) = match host::accept(listener.file.as_fd()) {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    match errno(&error) {
-                        Errno::INTR | Errno::CONNABORTED => continue,
-                        Errno::AGAIN => {}
-                        // Too many files: a later event looks again.
-                        _ => listener.error_once(errno(&error)),
-                    }
-                    listener.readable = false;
-                    break;
-                }
-            };
-            let own = host::own_name(file.as_fd()).unwrap_or_default();
-            // One that is refused is closed at once.
-            if self.decide(context, CallKind::Accept, family, &peer).is_err() {
-                continue;
-            }
-            let Ok(new) = self.insert(file, family, true) else { continue };
-            if let Some(object) = self.objects.get_mut(&new) {
-                object.is_connected();
-            }
-            if self.watch(new, context).is_err() {
-                self.objects.remove(&new);
-                continue;
-            }
-            if let Some(listener) = self.objects.get_mut(&handle) {
-                listener.use_credit(1);
-            }
-            let accepted = Accepted { handle: new, peer, own };
-            page.put(context, handle, abi::EventKind::Accepted, &accepted.encode())?;
-        }
-        if let Some(listener) = self.objects.get_mut(&handle) {
-            listener.tell_state(handle, page, context)?;
-        }
-        Ok(())
-    }
 }
 
 impl Service for Sockets {
@@ -462,9 +432,10 @@ impl Service for Sockets {
         match request.operation {
             Operation::SocketSend => self.send(request, context)?,
             Operation::SocketEvents => self.waiting.push_back(*request),
-            _ => match self.execute(request, context)? {
+            _ => match self.run(request, context) {
                 Ok(Outcome::Result(result)) => context.answer(request, result)?,
                 Ok(Outcome::Bytes(bytes)) => context.answer_bytes(request, &bytes)?,
+                Err(_) if context.must_hold() => context.hold(request),
                 Err(errno) => context.refuse(request, errno)?,
             },
         }
@@ -481,6 +452,16 @@ impl Service for Sockets {
             object.notice(events);
             self.tell(token);
         }
+        self.pump(context)
+    }
+
+    fn resume(
+        &mut self,
+        token: u32,
+        case: Case,
+        context: &mut Context<'_>,
+    ) -> Result<(), WindowError> {
+        self.resume_accept(token, case, context);
         self.pump(context)
     }
 

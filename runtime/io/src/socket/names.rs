@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! DNS names of addresses, learnt from the answers that a guest gets.
 //!
-//! Only answers from port 53 of an address that the guest asked from the same socket are looked at,
-//! and only if rules speak of names.  A guest could ask a server of its own that lies: rules that
-//! allow names go with one that allows only the pod's resolver.
+//! Only answers from port 53 of an address that the guest asked from the same socket, with the
+//! policy's leave, are looked at ([`super::object::Object::asks`]), and only if rules speak of
+//! names.  A guest could ask a server of its own that lies: rules that allow names go with one that
+//! allows only the pod's resolver.
 
 use std::{
     collections::{HashMap, VecDeque},

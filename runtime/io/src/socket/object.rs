@@ -2,6 +2,8 @@
 //! One socket of a guest.
 
 use std::{
+    collections::VecDeque,
+    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     time::Instant,
 };
@@ -16,15 +18,19 @@ use trine_abi::{
     window::Submission,
 };
 use trine_jail::socket as host;
+use trine_policy::meter::Budget;
 
-use super::{Address, errno, names::Names};
+use super::{Address, accept::Incoming, errno, names::Names};
 use crate::{service::Context, window::WindowError};
 
 const MSG_OOB: i32 = 1;
 const MSG_PEEK: i32 = 2;
 const MSG_TRUNC: i32 = 0x20;
 const MSG_MORE: i32 = 0x8000;
+const SHUT_RD: i32 = 0;
 const DNS_PORT: u16 = 53;
+/// Name servers that a socket may ask, for their answers to be looked at.
+const ASKED_MAX: usize = 8;
 /// Below this, a piece of a stream waits for the next buffer.
 const LEAST_BYTES: usize = 512;
 /// Bytes of the payload of a state event.
@@ -133,6 +139,12 @@ pub(super) struct Object {
     news: u32,
     error: u32,
     rest: Option<Rest>,
+    /// Connections that were decided about, and are not told of yet.
+    pub(super) admitted: VecDeque<Incoming>,
+    /// Bytes that may still be moved.
+    pub(super) budget: Budget,
+    /// Name servers that it sent questions to, which only then are believed.
+    asked: Vec<IpAddr>,
 }
 
 impl Object {
@@ -154,6 +166,20 @@ impl Object {
             news: 0,
             error: 0,
             rest: None,
+            admitted: VecDeque::new(),
+            budget: Budget::default(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// It sends to this address: if that is a name server's, its answers are looked at.
+    pub(super) fn asks(&mut self, address: &Address) {
+        let is_server = !self.is_stream && address.port == DNS_PORT;
+        if is_server && !self.asked.contains(&address.ip) {
+            if self.asked.len() >= ASKED_MAX {
+                self.asked.remove(0);
+            }
+            self.asked.push(address.ip);
         }
     }
 
@@ -178,8 +204,8 @@ impl Object {
         self.connecting
     }
 
-    pub(super) fn may_accept(&self) -> bool {
-        self.readable && self.credit > 0
+    pub(super) fn has_credit(&self) -> bool {
+        self.credit > 0
     }
 
     pub(super) fn use_credit(&mut self, amount: u32) {
@@ -198,7 +224,8 @@ impl Object {
 
     /// Whether there is something to tell that may be told.
     pub(super) fn has_news(&self) -> bool {
-        self.news != 0 || self.rest.is_some() || (self.readable && self.credit > 0)
+        let has_more = self.readable || !self.admitted.is_empty();
+        self.news != 0 || self.rest.is_some() || (has_more && self.credit > 0)
     }
 
     /// Takes note of what epoll says.
@@ -300,7 +327,16 @@ impl Object {
     ) -> Result<(), WindowError> {
         while self.readable && self.credit > 0 && turn > 0 && !page.is_full() {
             let wanted = page.room().min(self.credit as usize).min(turn);
+            let wanted = match self.budget.take(wanted as u64) {
+                Ok(granted) => granted as usize,
+                Err(errno) => {
+                    self.cut(Errno::from_raw_os_error(errno.into()));
+                    return Ok(());
+                }
+            };
             let got = context.memory().receive_from(page.payload(), wanted, self.file.as_fd());
+            let unused = wanted - got.as_ref().map_or(0, |&bytes| bytes.min(wanted));
+            self.budget.give_back(unused as u64);
             match got {
                 Ok(0) => {
                     self.readable = false;
@@ -335,6 +371,16 @@ impl Object {
         Ok(())
     }
 
+    /// Nothing comes any more: what could be received is used up.
+    fn cut(&mut self, errno: Errno) {
+        self.readable = false;
+        self.ended = true;
+        self.error_once(errno);
+        self.news |= STATE_ENDED;
+        // The peer must not go on sending to nobody.
+        let _ = host::shutdown(self.file.as_fd(), SHUT_RD);
+    }
+
     fn tell_datagrams(
         &mut self,
         handle: u32,
@@ -358,9 +404,16 @@ impl Object {
                 Ok(got) => {
                     let bytes = got.bytes.min(scratch.len());
                     if let Some(names) = &mut names
-                        && Address::parse(&got.address).is_ok_and(|from| from.port == DNS_PORT)
+                        && Address::parse(&got.address).is_ok_and(|from| {
+                            from.port == DNS_PORT && self.asked.contains(&from.ip)
+                        })
                     {
                         names.learn(scratch.get(..bytes).unwrap_or_default(), Instant::now());
+                    }
+                    // What is over the budget is lost, as datagrams may be.
+                    if let Err(errno) = self.budget.take_all(bytes as u64) {
+                        self.error_once(Errno::from_raw_os_error(errno.into()));
+                        continue;
                     }
                     let head = DatagramHead {
                         address: got.address,
@@ -420,16 +473,30 @@ impl Object {
         let (offset, bytes) = (Context::offset(request), request.bytes as usize);
         let flags = request.argument as i32 & (MSG_OOB | MSG_MORE);
         let file = self.file.as_fd();
+        let granted = match self.budget.take(bytes as u64) {
+            Ok(granted) => granted as usize,
+            Err(errno) => return Ok(Sent::Failed(Errno::from_raw_os_error(errno.into()))),
+        };
         let sent = if flags == 0 {
-            context.memory().send_to(offset, bytes, file)
+            context.memory().send_to(offset, granted, file)
         } else {
-            let mut data = vec![0; bytes];
+            let mut data = vec![0; granted];
             context.memory().read(offset, &mut data)?;
             host::send(file, &data, flags)
         };
+        let unused = granted - sent.as_ref().map_or(0, |&sent| sent.min(granted));
+        self.budget.give_back(unused as u64);
         Ok(match sent {
             Ok(sent) if sent == bytes => Sent::Taken(sent),
-            Ok(sent) => self.stall(sent),
+            Ok(sent) => {
+                let short = self.stall(sent);
+                if sent == granted {
+                    // There is room for the rest: it fails when it comes, for its budget.
+                    self.stalled = false;
+                    self.news |= STATE_WRITABLE;
+                }
+                short
+            }
             Err(error) => match errno(&error) {
                 Errno::AGAIN | Errno::INTR => self.stall(0),
                 errno => Sent::Failed(errno),

@@ -16,7 +16,9 @@ use trine_abi::window::{
     Operation, SERVER_SLEEPS, SMALL_BYTES, SQ_TAIL, SUBMISSION_BYTES, SUBMISSIONS, Submission,
     WINDOW_BYTES,
 };
-use trine_io::protocol::{Direction, NOTICE, Notice, REQUEST, Request, StreamKind, StreamSpec};
+use trine_io::protocol::{
+    Direction, NOTICE, Notice, PolicySpec, REQUEST, Request, StreamKind, StreamSpec,
+};
 use trine_jail::{
     Landlock,
     shared::{self, SharedMemory},
@@ -55,9 +57,11 @@ impl Sandbox {
         let setup = Request::Setup {
             name: "test".into(),
             network: false,
-            policy: policy.map(str::to_owned),
+            policy: policy.map(spec),
+            narrowing: None,
             audit: !log.is_empty(),
             landlock: Landlock::BestEffort,
+            record: false,
         };
         sandbox.send(&setup, log);
         assert_eq!(sandbox.notice(), Notice::Ready);
@@ -80,7 +84,13 @@ impl Sandbox {
         let mut files = kernel.files();
         let specs = specs(1, streams, &mut files);
         self.send(
-            &Request::Attach { vm, container: "c".into(), streams: specs, volumes: vec![] },
+            &Request::Attach {
+                vm,
+                container: "c".into(),
+                streams: specs,
+                volumes: vec![],
+                narrowing: None,
+            },
             &files,
         );
         assert_eq!(self.notice(), Notice::Attached { vm });
@@ -93,6 +103,11 @@ impl Sandbox {
             other => panic!("{other:?} instead of a detach"),
         }
     }
+}
+
+/// A policy of this text.
+pub(crate) fn spec(text: &str) -> PolicySpec {
+    PolicySpec { name: "policy".into(), text: text.into(), interceptors: vec![] }
 }
 
 /// A stream to attach.

@@ -123,7 +123,13 @@ fn unsealed_window_is_refused_and_the_process_goes_on() {
     let plain = tempfile::tempfile().expect("file");
     let [_, doorbell, notify] = kernel.files()[..] else { panic!("three files") };
     sandbox.send(
-        &Request::Attach { vm: 7, container: "c".into(), streams: vec![], volumes: vec![] },
+        &Request::Attach {
+            vm: 7,
+            container: "c".into(),
+            streams: vec![],
+            volumes: vec![],
+            narrowing: None,
+        },
         &[plain.as_fd(), doorbell, notify],
     );
     match sandbox.notice() {
@@ -131,7 +137,13 @@ fn unsealed_window_is_refused_and_the_process_goes_on() {
         other => panic!("{other:?}"),
     }
     sandbox.send(
-        &Request::Attach { vm: 8, container: "c".into(), streams: vec![], volumes: vec![] },
+        &Request::Attach {
+            vm: 8,
+            container: "c".into(),
+            streams: vec![],
+            volumes: vec![],
+            narrowing: None,
+        },
         &kernel.files()[..2],
     );
     assert!(matches!(sandbox.notice(), Notice::Failed { vm: Some(8), .. }));

@@ -5,6 +5,7 @@ mod common;
 mod escapes;
 mod files;
 mod hostile;
+mod policy;
 mod sockets;
 mod streams;
 mod volume;

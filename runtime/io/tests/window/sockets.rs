@@ -16,7 +16,9 @@ use trine_abi::{
     window::{Completion, DATA, Operation, SMALL_BYTES, Submission},
 };
 
+use trine_io::protocol::{Notice, Request};
 use trine_link::Link;
+use trine_policy::case::Verdict;
 
 use crate::common::{Kernel, PATIENCE, Random, Sandbox, noise};
 
@@ -34,7 +36,7 @@ type Event = (EventHead, Vec<u8>);
 
 /// A guest with sockets.
 struct Guest {
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
     kernel: Kernel,
     events: Vec<Event>,
     asking: bool,
@@ -71,7 +73,7 @@ impl Guest {
     fn over(sandbox: Sandbox) -> Self {
         let kernel = Kernel::new();
         sandbox.attach(1, &kernel, &[]);
-        Self { _sandbox: sandbox, kernel, events: Vec::new(), asking: false }
+        Self { sandbox, kernel, events: Vec::new(), asking: false }
     }
 
     fn take_events(&mut self, completion: &Completion) {
@@ -419,4 +421,130 @@ fn policy_decides_about_addresses_and_rewrites_them() {
     let mut got = [0; 4];
     peer.read_exact(&mut got).expect("read");
     assert_eq!(&got, b"here");
+}
+
+const ASK: &str = r#"
+    version = 1
+    [[rule]]
+    id = "guests"
+    calls = ["accept4"]
+    action = "intercept"
+    ask = { socket = "/run/decider", deadline-ms = 20000 }
+    "#;
+
+/// Connections wait for somebody's answer, and hold up nobody.
+#[test]
+fn connections_wait_for_an_answer_and_hold_up_nothing() {
+    let mut guest = Guest::with_policy(ASK);
+    let listener = guest.open(1);
+    let any = encode("127.0.0.1:0".parse().expect("address"));
+    let name = guest.call_with(Operation::SocketBind, listener, 0, &any).expect("bound");
+    let port = u16::from_be_bytes([name[2], name[3]]);
+    assert_eq!(guest.call(Operation::SocketListen, listener, 5), Ok(0));
+    let clients = [(); 2].map(|()| TcpStream::connect(("127.0.0.1", port)).expect("connected"));
+    // Nothing is accepted as long as nobody answers; other calls are.
+    assert!(guest.event_within(Duration::from_millis(50)).is_none());
+    guest.open(1);
+    let ports = clients.each_ref().map(|client| client.local_addr().expect("address").port());
+    for _ in 0..2 {
+        let Notice::Ask { vm: 1, question, what, .. } = guest.sandbox.notice() else {
+            panic!("not a question");
+        };
+        let from = what.address.expect("an address").port();
+        let verdict = if from == ports[0] { Verdict::Block(1) } else { Verdict::Accept };
+        guest.sandbox.send(&Request::Verdict { vm: 1, question, verdict }, &[]);
+    }
+    let (head, payload) = guest.event();
+    assert_eq!((head.handle, head.kind), (listener, EventKind::Accepted));
+    let accepted = Accepted::decode(&payload).expect("a connection");
+    let peer = encode(clients[1].local_addr().expect("address"));
+    assert_eq!(accepted.peer, peer, "the other one was refused");
+    let mut refused = &clients[0];
+    assert!(matches!(refused.read(&mut [0]), Ok(0) | Err(_)), "closed");
+}
+
+#[test]
+fn connections_have_a_budget_of_bytes_both_ways() {
+    let policy = r#"
+        version = 1
+        [[rule]]
+        id = "little"
+        calls = ["connect"]
+        action = "accept"
+        limit = { bytes = 12 }
+        "#;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let mut guest = Guest::with_policy(policy);
+    let socket = guest.connect(listener.local_addr().expect("address"));
+    let (mut peer, _) = listener.accept().expect("accepted");
+    assert_eq!(guest.send(socket, 0, b"hello").result, 5);
+    peer.write_all(b"abcd").expect("write");
+    assert_eq!(guest.event().1, b"abcd");
+    // Three bytes are left.
+    let done = guest.send(socket, 0, b"world");
+    assert_eq!((done.errno, done.result), (0, 3));
+    guest.state(socket, STATE_WRITABLE);
+    assert_eq!(guest.send(socket, 1, b"ld").errno, 122);
+    let mut got = [0; 8];
+    peer.read_exact(&mut got).expect("read");
+    assert_eq!(&got, b"hellowor");
+    peer.write_all(b"more").expect("write");
+    assert_eq!(guest.state(socket, STATE_ERROR | STATE_ENDED), 122);
+    // The container's other connections are under the same rule.
+    let second = guest.open(1);
+    let address = encode(listener.local_addr().expect("address"));
+    assert_eq!(guest.call_with(Operation::SocketConnect, second, 0, &address), Err(122));
+}
+
+/// An answer for `www.example.org`: this address.
+fn dns_answer(address: [u8; 4]) -> Vec<u8> {
+    let mut message = vec![0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+    message.extend_from_slice(b"\x03www\x07example\x03org\x00\x00\x01\x00\x01");
+    message.extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04");
+    message.extend_from_slice(&address);
+    message
+}
+
+/// A guest cannot give an address a name by sending itself an answer.
+#[test]
+fn names_come_from_servers_that_were_asked_only() {
+    let policy = r#"
+        version = 1
+        default = "block"
+        [[rule]]
+        calls = ["socket", "bind", "sendto"]
+        action = "accept"
+        [[rule]]
+        calls = ["connect"]
+        names = ["www.example.org"]
+        action = "accept"
+        "#;
+    let Ok(server) = UdpSocket::bind("127.0.0.53:53") else {
+        // Somebody on this host has the port.
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = encode(listener.local_addr().expect("address"));
+    let mut guest = Guest::with_policy(policy);
+    let datagrams = guest.open(2);
+    let any = encode("127.0.0.1:0".parse().expect("address"));
+    let name = guest.call_with(Operation::SocketBind, datagrams, 0, &any).expect("bound");
+    let port = u16::from_be_bytes([name[2], name[3]]);
+    let tell = |guest: &mut Guest| {
+        server.send_to(&dns_answer([127, 0, 0, 1]), ("127.0.0.1", port)).expect("sent");
+        assert_eq!(guest.event().0.kind, EventKind::Datagram);
+    };
+    tell(&mut guest);
+    let socket = guest.open(1);
+    let connected = guest.call_with(Operation::SocketConnect, socket, 0, &address);
+    assert_eq!(connected, Err(1), "nobody was asked");
+    let head = DatagramHead {
+        address: encode(server.local_addr().expect("address")),
+        ..Default::default()
+    };
+    let mut question = head.encode();
+    question.extend_from_slice(b"?");
+    guest.call_with(Operation::SocketSend, datagrams, 0, &question).expect("sent");
+    tell(&mut guest);
+    guest.connect(listener.local_addr().expect("address"));
 }

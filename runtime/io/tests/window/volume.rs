@@ -13,7 +13,7 @@ use trine_abi::{
     file::{Create, Created, FIRST_VOLUME, Found, Opened, Walk, Walked, Wire},
     window::{DATA, Operation, Submission},
 };
-use trine_io::protocol::{Notice, Request, VolumeSpec};
+use trine_io::protocol::{Narrowing, Notice, Request, VolumeSpec};
 use trine_link::Link;
 
 use crate::common::{Kernel, Sandbox};
@@ -22,8 +22,8 @@ pub(crate) const ROOT: u32 = FIRST_VOLUME;
 
 /// A confined process that serves one volume to one kernel.
 pub(crate) struct Bed {
-    kernel: Kernel,
-    sandbox: Option<Sandbox>,
+    pub(crate) kernel: Kernel,
+    pub(crate) sandbox: Option<Sandbox>,
     pub(crate) process: Child,
     pub(crate) tree: TempDir,
 }
@@ -38,6 +38,15 @@ impl Drop for Bed {
 impl Bed {
     /// `tree/volume` is the volume; what else is in `tree` is the host's.
     pub(crate) fn new(readonly: bool, policy: Option<&str>) -> Self {
+        Self::narrowed(readonly, policy, None)
+    }
+
+    /// With a policy that something narrows for the container.
+    pub(crate) fn narrowed(
+        readonly: bool,
+        policy: Option<&str>,
+        narrowing: Option<Narrowing>,
+    ) -> Self {
         let tree = tempfile::tempdir().expect("a directory");
         fs::create_dir(tree.path().join("volume")).expect("mkdir");
         let (link, theirs) = Link::pair().expect("socket pair");
@@ -55,8 +64,13 @@ impl Bed {
         let spec = VolumeSpec { handle: ROOT, readonly, destination: "/data".into() };
         let mut files = kernel.files();
         files.push(root.as_fd());
-        let attach =
-            Request::Attach { vm: 1, container: "c".into(), streams: vec![], volumes: vec![spec] };
+        let attach = Request::Attach {
+            vm: 1,
+            container: "c".into(),
+            streams: vec![],
+            volumes: vec![spec],
+            narrowing,
+        };
         sandbox.send(&attach, &files);
         assert_eq!(sandbox.notice(), Notice::Attached { vm: 1 });
         Self { kernel, sandbox: Some(sandbox), process, tree }

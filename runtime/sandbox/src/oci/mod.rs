@@ -29,7 +29,10 @@ mod spec;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Limits, Volume};
+use crate::{
+    Error, Limits, Volume,
+    policy::{self, Narrowing},
+};
 use oci_spec::runtime::Spec;
 use trine_abi::control::{Config, Process};
 
@@ -92,6 +95,8 @@ pub struct Translation {
     pub limits: Limits,
     /// Network namespace of the pod.
     pub network: Network,
+    /// What its annotations narrow the pod's policy to.
+    pub narrowing: Option<Narrowing>,
     /// What was accepted and has no effect, one line each.
     pub warnings: Vec<String>,
 }
@@ -116,7 +121,16 @@ pub fn container(spec: &Spec, bundle: &Path, defaults: &Defaults) -> Result<Tran
         config.seccomp = seccomp::translate(profile)?;
     }
 
-    Ok(Translation { config, volumes, process, limits, network: network(spec), warnings })
+    let (network, narrowing) = (network(spec), narrowing(spec)?);
+    Ok(Translation { config, volumes, process, limits, network, narrowing, warnings })
+}
+
+/// Returns what the annotations of a spec narrow its pod's policy to.
+///
+/// # Errors
+/// As [`policy::narrowing`].
+pub fn narrowing(spec: &Spec) -> Result<Option<Narrowing>, Error> {
+    spec.annotations().as_ref().map_or(Ok(None), policy::narrowing)
 }
 
 /// Returns the network namespace that a spec asks for.

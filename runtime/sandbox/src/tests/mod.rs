@@ -4,4 +4,5 @@
 
 mod ends;
 mod life;
+mod policy;
 mod rig;

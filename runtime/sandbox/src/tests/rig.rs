@@ -27,6 +27,7 @@ use crate::{
     Container, ExitStatus, Stdio, Stream,
     io_process::{IoProcess, Trouble},
     launch::{HostProcess, Launch},
+    policy::Interceptor,
     reader,
     state::State,
     stdio::OpenStdio,
@@ -125,7 +126,7 @@ fn sleeper(link: OwnedFd) -> HostProcess {
     Launch { program, name: "1000", link, log: &log, cgroup: None }.start().expect("sleep")
 }
 
-fn io_process() -> (Arc<IoProcess>, Link) {
+fn io_process(interceptors: &[Interceptor]) -> (Arc<IoProcess>, Link) {
     let (sender, theirs) = Link::pair().expect("link");
     let receiver = sender.try_clone().expect("clone");
     let peer = theirs.try_clone().expect("clone");
@@ -137,14 +138,19 @@ fn io_process() -> (Arc<IoProcess>, Link) {
         name: "test".into(),
         network: false,
         policy: None,
+        narrowing: None,
         audit: false,
         landlock: Landlock::Off,
+        record: false,
     })
     .expect("json");
     sender.send(IO_REQUEST, &setup, &[]).expect("send");
     // Its process stands for nothing but a process id.
     let (_, other) = Link::pair().expect("link");
-    (Arc::new(IoProcess::new(sleeper(other), sender, receiver)), Link::from_descriptor(peer))
+    (
+        Arc::new(IoProcess::new(sleeper(other), sender, receiver, ("test", interceptors))),
+        Link::from_descriptor(peer),
+    )
 }
 
 pub(super) fn null() -> Stdio {
@@ -173,7 +179,16 @@ impl Rig {
     }
 
     pub(super) fn with(stdio: Stdio, terminal: bool) -> Self {
-        let (io, io_peer) = io_process();
+        Self::make(stdio, terminal, &[])
+    }
+
+    /// With functions that may be asked about calls.
+    pub(super) fn with_interceptors(interceptors: &[Interceptor]) -> Self {
+        Self::make(null(), false, interceptors)
+    }
+
+    fn make(stdio: Stdio, terminal: bool, interceptors: &[Interceptor]) -> Self {
+        let (io, io_peer) = io_process(interceptors);
         let (sender, theirs) = Link::pair().expect("link");
         sender.set_send_timeout(crate::vm::SEND_PATIENCE).expect("timeout");
         let receiver = sender.try_clone().expect("clone");
@@ -215,7 +230,7 @@ impl Rig {
             rustix::event::eventfd(0, flags).expect("eventfd")
         };
         let (doorbell, notify) = (eventfd(), eventfd());
-        io.attach(1, "c", [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio, &[])
+        io.attach(1, ("c", None), [window.as_fd(), doorbell.as_fd(), notify.as_fd()], &stdio, &[])
             .expect("attach");
         io.await_attached(1).expect("attached");
         let window = SharedMemory::map(window.as_fd(), WINDOW_BYTES as usize).expect("map");

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The thread that serves one VM.
 
+mod forward;
+
 use std::{
     collections::BTreeMap,
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         mpsc::{Receiver, TryRecvError},
@@ -21,9 +23,11 @@ use rustix::{
     io::Errno,
 };
 use trine_abi::window::{Family, Operation, Submission};
+use trine_policy::case::Verdict;
 
 use crate::{
     guard::Guard,
+    held::Holds,
     host::Notices,
     protocol::{Direction, MAX_STREAMS, Notice},
     service::{Context, Kind, Service},
@@ -53,6 +57,8 @@ pub(crate) enum Order {
     Close { handle: u32 },
     /// The stream is of no use any more.
     Remove { handle: u32 },
+    /// Somebody who was asked about a call has answered.
+    Verdict { question: u64, verdict: Verdict },
     /// Write what was submitted, then end.
     Detach { deadline: Instant },
 }
@@ -100,6 +106,8 @@ pub(crate) struct Server {
     spins: bool,
     may_spin: bool,
     guard: Guard,
+    /// Requests whose decision has to wait.
+    holds: Holds,
     /// Watched by `epoll`, and open for as long.
     _events: (OwnedFd, Arc<OwnedFd>),
 }
@@ -138,6 +146,7 @@ impl Server {
             spins: false,
             may_spin,
             guard,
+            holds: Holds::default(),
             _events: (doorbell, wake),
         })
     }
@@ -212,6 +221,7 @@ impl Server {
         self.window.take(&mut taken)?;
         self.receive()?;
         self.collect()?;
+        self.release_held()?;
         for request in &taken {
             self.submit(request)?;
         }
@@ -239,6 +249,7 @@ impl Server {
                     }
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
+                Ok(Order::Verdict { question, verdict }) => self.holds.answer(question, verdict),
                 Ok(other) => self.kept.push(other),
                 Err(TryRecvError::Empty) => return Ok(()),
                 // The process is about to end.
@@ -253,7 +264,7 @@ impl Server {
     /// Executes an order; returns the deadline of a detach.
     fn obey(&mut self, order: Order) -> Result<Option<Instant>, ServerError> {
         match order {
-            Order::Add { .. } => {}
+            Order::Add { .. } | Order::Verdict { .. } => {}
             Order::Close { handle } => self.close(handle)?,
             Order::Remove { handle } => self.remove(handle)?,
             Order::Detach { deadline } => return Ok(Some(deadline)),
@@ -297,66 +308,12 @@ impl Server {
         self.finish_close(handle)
     }
 
-    /// Runs something of a service, if the VM has it.
-    fn with_service<R>(
-        &mut self,
-        kind: Kind,
-        run_fn: impl FnOnce(&mut dyn Service, &mut Context<'_>) -> R,
-    ) -> Option<R> {
-        let service = match kind {
-            Kind::Stream => None,
-            Kind::File => self.files.as_deref_mut(),
-            Kind::Socket => self.sockets.as_deref_mut(),
-        };
-        let mut context = Context {
-            window: &mut self.window,
-            epoll: self.epoll.as_fd(),
-            workers: &mut self.workers,
-            guard: &self.guard,
-            kind,
-        };
-        service.map(|service| run_fn(service, &mut context))
-    }
-
-    /// Hands a request to its service.
-    fn forward(&mut self, kind: Kind, request: &Submission) -> Result<(), ServerError> {
-        if let Some(slot) = self.in_flight.get_mut(request.id as usize) {
-            *slot = Some((kind, request.handle));
-        }
-        match self.with_service(kind, |service, context| service.submit(request, context)) {
-            Some(done) => Ok(done?),
-            None => Ok(self.window.complete(request.id, stream::errno_of(Errno::NOSYS), 0)?),
-        }
-    }
-
     /// Passes on the answers of workers.
     fn collect(&mut self) -> Result<(), WindowError> {
         while let Some(outcome) = self.workers.next() {
             self.window.complete(outcome.id, outcome.errno, outcome.result)?;
         }
         Ok(())
-    }
-
-    fn cancel(&mut self, id: u32, argument: u64) -> Result<(), WindowError> {
-        let target = u32::try_from(argument).ok().filter(|&target| target != id);
-        let slot = target.and_then(|target| self.in_flight.get(target as usize));
-        let (Some(target), Some(&handle)) = (target, slot) else {
-            return self.window.complete(id, stream::errno_of(Errno::INVAL), 0);
-        };
-        // An id whose request had completed already is in no queue.
-        match handle {
-            Some((Kind::Stream, handle)) => {
-                if let Some(stream) = self.streams.get_mut(&handle) {
-                    stream.cancel(target, &mut self.window)?;
-                }
-            }
-            Some((kind, _)) => {
-                self.with_service(kind, |service, context| service.cancel(target, context))
-                    .transpose()?;
-            }
-            None => {}
-        }
-        self.window.complete(id, 0, 0)
     }
 
     /// A `CloseStream`.
@@ -440,12 +397,14 @@ impl Server {
         }
         self.expire()?;
         self.collect()?;
+        self.release_held()?;
         Ok(self.window.publish()?)
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let linger = (!self.lingering.is_empty()).then(|| now + LINGER_STEP);
-        self.streams.values().filter_map(Stream::deadline).chain(linger).min()
+        let streams = self.streams.values().filter_map(Stream::deadline);
+        streams.chain(linger).chain(self.holds.deadline()).min()
     }
 
     /// Waits for events until `deadline`; true if the doorbell was among them.
@@ -469,10 +428,10 @@ impl Server {
                     let kind =
                         if token >> 32 == Kind::File as u64 { Kind::File } else { Kind::Socket };
                     let flags = event.flags;
-                    self.with_service(kind, |service, context| {
+                    let ready = |service: &mut dyn Service, context: &mut Context<'_>| {
                         service.ready(token as u32, flags, context)
-                    })
-                    .transpose()?;
+                    };
+                    self.with_service(kind, <_>::default(), ready).transpose()?;
                 }
                 token => {
                     let handle = u32::try_from(token).unwrap_or(u32::MAX);
@@ -529,7 +488,7 @@ impl Server {
                 Order::Add { ticket, .. } => {
                     self.notices.send(&Notice::Added { vm: self.vm, ticket });
                 }
-                Order::Close { .. } | Order::Remove { .. } => {}
+                Order::Close { .. } | Order::Remove { .. } | Order::Verdict { .. } => {}
             }
         }
     }

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `policy`.
 
+mod diff;
+mod learn;
+
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
-use trine_policy::{Action, Call, CallKind, Engine, Policy};
+use trine_policy::{Call, CallKind, Engine, Policy, diff::in_words};
 
+use super::state;
 use crate::{
-    args::{PolicyCommand, PolicyExplainArgs},
+    args::{PolicyCommand, PolicyExplainArgs, PolicyReloadArgs},
+    context::Context,
+    control::Request,
     output,
 };
 
@@ -16,15 +22,26 @@ use crate::{
 ///
 /// # Errors
 /// What is wrong with the file, with its line.
-pub(crate) fn policy(command: &PolicyCommand) -> Result<()> {
+pub(crate) fn policy(context: &Context, command: &PolicyCommand) -> Result<u8> {
     match command {
         PolicyCommand::Check(arguments) => {
             let policy = load(&arguments.file)?;
             let rules = policy.rules.len();
-            output::print(&format!("{}: good, {rules} rules\n", arguments.file.display()))
+            output::print(&format!("{}: good, {rules} rules\n", arguments.file.display()))?;
         }
-        PolicyCommand::Explain(arguments) => explain(arguments),
+        PolicyCommand::Explain(arguments) => explain(arguments)?,
+        PolicyCommand::Learn(arguments) => return learn::learn(context, arguments),
+        PolicyCommand::Diff(arguments) => return diff::diff(arguments),
+        PolicyCommand::Reload(arguments) => reload(context, arguments)?,
     }
+    Ok(0)
+}
+
+fn reload(context: &Context, arguments: &PolicyReloadArgs) -> Result<()> {
+    let file = arguments.file.as_ref().map(std::path::absolute).transpose();
+    let file = file.context("cannot use the path of the policy")?;
+    let request = Request::ReloadPolicy { file };
+    state::ask(context, &arguments.id, "reload the policy of", &request)
 }
 
 fn load(file: &Path) -> Result<Policy> {
@@ -35,8 +52,8 @@ fn load(file: &Path) -> Result<Policy> {
 
 fn kind(word: &str) -> Result<CallKind> {
     let found = match word {
-        "read" | "openat" => Some(CallKind::OpenRead),
-        "write" => Some(CallKind::OpenWrite),
+        "read" | "openat" | "openat-read" => Some(CallKind::OpenRead),
+        "write" | "openat-write" => Some(CallKind::OpenWrite),
         word => CallKind::ALL.iter().copied().find(|kind| kind.name() == word),
     };
     let names = || CallKind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
@@ -56,18 +73,11 @@ fn explain(arguments: &PolicyExplainArgs) -> Result<()> {
         ..Call::new(kind(&arguments.call)?, &arguments.container)
     };
     let decision = engine.decide(&call);
-    let line = decision
-        .rule
-        .and_then(|id| policy.rules.iter().find(|rule| rule.id == id))
-        .map_or(0, |rule| rule.line);
-    let action = match &decision.action {
-        Action::Accept => "accept".to_owned(),
-        Action::Block(errno) => {
-            format!("block with {}", std::io::Error::from_raw_os_error(i32::from(*errno)))
-        }
-        Action::RewritePath(path) => format!("intercept: {}", String::from_utf8_lossy(path)),
-        Action::RewriteAddress(address) => format!("intercept: {address}"),
-    };
+    let rule = decision.rule.and_then(|id| policy.rules.iter().find(|rule| rule.id == id));
+    let line = rule.map_or(0, |rule| rule.line);
+    let action = in_words(&policy, &decision.action);
+    let limit = rule.and_then(|rule| rule.limit).map(|limit| limit.to_string());
+    let delay_ms = rule.map_or(0, |rule| rule.delay.as_millis());
     if arguments.json {
         return output::print_json(&json!({
             "call": call.kind.name(),
@@ -75,6 +85,8 @@ fn explain(arguments: &PolicyExplainArgs) -> Result<()> {
             "rule": decision.rule,
             "line": (line > 0).then_some(line),
             "logged": decision.log,
+            "limit": limit,
+            "delay_ms": delay_ms,
         }));
     }
     let by = match (decision.rule, line) {
@@ -82,6 +94,12 @@ fn explain(arguments: &PolicyExplainArgs) -> Result<()> {
         (Some(rule), 0) => format!("rule {rule:?}"),
         (Some(rule), line) => format!("rule {rule:?} at {}:{line}", arguments.file.display()),
     };
-    let log = if decision.log { ", logged" } else { "" };
-    output::print(&format!("{}: {action}, by {by}{log}\n", call.kind.name()))
+    let mut more = limit.map_or(String::new(), |limit| format!(", within {limit}"));
+    if delay_ms > 0 {
+        more.push_str(&format!(", after {delay_ms} ms"));
+    }
+    if decision.log {
+        more.push_str(", logged");
+    }
+    output::print(&format!("{}: {action}, by {by}{more}\n", call.kind.name()))
 }

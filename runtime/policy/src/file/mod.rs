@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The policy file: TOML, checked whole; every fault names the line.
 
-use std::net::SocketAddr;
+mod action;
+mod rule;
+
+use std::{collections::HashSet, time::Duration};
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::{address::Range, call, errno, glob::Glob, presets};
+use self::rule::{FileRule, compile};
+use crate::{
+    call, presets,
+    rule::{Ask, Rule, RuleAction, Target},
+};
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -38,47 +45,6 @@ pub enum Default {
     Block,
 }
 
-/// What a rule does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RuleAction {
-    /// The call is made.
-    Accept,
-    /// The call fails with this errno.
-    Block(u16),
-    /// A file call is made for this path instead; with `prefix`, this replaces the part of the path
-    /// that the prefix is.
-    RewritePath {
-        /// What is replaced; empty: the whole path.
-        prefix: String,
-        /// What it is replaced by.
-        to: String,
-    },
-    /// A socket call is made for this address instead.
-    RewriteAddress(SocketAddr),
-    /// The call is logged, and the next rules decide.
-    Log,
-}
-
-/// A rule.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// Its name in the log.
-    pub id: String,
-    /// Its line in the file; 0 for a preset's.
-    pub line: usize,
-    /// Set of calls, a bit for each [`crate::CallKind`].
-    pub(crate) calls: u32,
-    pub(crate) paths: Vec<Glob>,
-    pub(crate) addresses: Vec<Range>,
-    pub(crate) ports: Vec<(u16, u16)>,
-    pub(crate) names: Vec<String>,
-    pub(crate) containers: Vec<String>,
-    /// What it does.
-    pub action: RuleAction,
-    /// Whether the calls that it decides are logged.
-    pub log: bool,
-}
-
 /// A policy that was checked.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -90,6 +56,8 @@ pub struct Policy {
     pub log_all: bool,
     /// Programs do not run from volumes.  The guest's kernel enforces this one.
     pub no_exec: bool,
+    /// Who may be asked by rules.
+    pub targets: Vec<Target>,
 }
 
 #[derive(Deserialize)]
@@ -104,52 +72,6 @@ struct File {
     presets: Vec<Spanned<String>>,
     #[serde(default)]
     rule: Vec<Spanned<FileRule>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct FileRule {
-    id: Option<String>,
-    calls: Vec<Spanned<String>>,
-    #[serde(default)]
-    paths: Vec<Spanned<String>>,
-    #[serde(default)]
-    addresses: Vec<Spanned<String>>,
-    #[serde(default)]
-    ports: Vec<Spanned<Port>>,
-    #[serde(default)]
-    names: Vec<Spanned<String>>,
-    #[serde(default)]
-    containers: Vec<String>,
-    action: FileAction,
-    errno: Option<Spanned<String>>,
-    rewrite: Option<Spanned<Rewrite>>,
-    #[serde(default)]
-    log: bool,
-}
-
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-enum FileAction {
-    Accept,
-    Block,
-    Intercept,
-    Log,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Port {
-    One(u16),
-    Range(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Rewrite {
-    path: Option<String>,
-    prefix: Option<String>,
-    address: Option<String>,
 }
 
 /// The file that is being read, for messages.
@@ -194,15 +116,12 @@ impl Policy {
         if file.rule.len() > RULES_MAX {
             return Err(source.refuse(0, format!("there are more than {RULES_MAX} rules")));
         }
-        let mut policy = Self {
-            rules: Vec::new(),
-            default: file.default,
-            log_all: file.log_all,
-            no_exec: false,
-        };
+        let mut policy =
+            Self { default: file.default, log_all: file.log_all, ..Self::accept_all() };
+        let mut ids = HashSet::new();
         for (index, rule) in file.rule.iter().enumerate() {
-            let made = compile(&source, index, rule)?;
-            if policy.rules.iter().any(|known| known.id == made.id) {
+            let made = compile(&source, index, rule, &mut policy.targets)?;
+            if !ids.insert(made.id.clone()) {
                 return Err(source.refuse_at(rule, format!("id {:?} is used twice", made.id)));
             }
             policy.rules.push(made);
@@ -219,119 +138,95 @@ impl Policy {
 
     /// A policy that accepts everything.
     pub fn accept_all() -> Self {
-        Self { rules: Vec::new(), default: Default::Accept, log_all: false, no_exec: false }
-    }
-}
-
-fn compile(
-    source: &Source<'_>,
-    index: usize,
-    spanned: &Spanned<FileRule>,
-) -> Result<Rule, PolicyError> {
-    let rule = spanned.get_ref();
-    let mut calls = 0;
-    for word in &rule.calls {
-        calls |= call::of_word(word.get_ref()).ok_or_else(|| {
-            let reason = format!("{:?} is no call and no group of calls", word.get_ref());
-            source.refuse_at(word, reason)
-        })?;
-    }
-    if calls == 0 {
-        return Err(source.refuse_at(spanned, "calls is empty: the rule would match nothing"));
-    }
-    let paths = rule.paths.iter().map(|text| {
-        Glob::new(text.get_ref()).map_err(|error| source.refuse_at(text, error.to_string()))
-    });
-    let addresses = rule.addresses.iter().map(|text| {
-        Range::parse(text.get_ref()).map_err(|error| source.refuse_at(text, error.to_string()))
-    });
-    let ports = rule.ports.iter().map(|port| {
-        ports(port.get_ref()).ok_or_else(|| {
-            source.refuse_at(port, "a port is a number or a range such as \"8000-8999\"")
-        })
-    });
-    let names = rule.names.iter().map(|name| {
-        let text = name.get_ref();
-        let is_good = !text.is_empty() && !text.contains(['/', ' ']);
-        is_good
-            .then(|| text.trim_end_matches('.').to_ascii_lowercase())
-            .ok_or_else(|| source.refuse_at(name, format!("{text:?} is no DNS name")))
-    });
-    Ok(Rule {
-        id: rule.id.clone().unwrap_or_else(|| format!("rule-{}", index + 1)),
-        line: source.line(spanned.span().start),
-        calls,
-        paths: paths.collect::<Result<_, _>>()?,
-        addresses: addresses.collect::<Result<_, _>>()?,
-        ports: ports.collect::<Result<_, _>>()?,
-        names: names.collect::<Result<_, _>>()?,
-        containers: rule.containers.clone(),
-        action: action(source, spanned)?,
-        log: rule.log || rule.action == FileAction::Log,
-    })
-}
-
-fn ports(port: &Port) -> Option<(u16, u16)> {
-    match port {
-        Port::One(port) => Some((*port, *port)),
-        Port::Range(text) => {
-            let (first, last) = text.split_once('-')?;
-            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-            (first <= last).then_some((first, last))
+        Self {
+            rules: Vec::new(),
+            default: Default::Accept,
+            log_all: false,
+            no_exec: false,
+            targets: Vec::new(),
         }
     }
-}
 
-fn action(source: &Source<'_>, spanned: &Spanned<FileRule>) -> Result<RuleAction, PolicyError> {
-    let rule = spanned.get_ref();
-    if let Some(errno) = rule.errno.as_ref().filter(|_| rule.action != FileAction::Block) {
-        return Err(source.refuse_at(errno, "errno is for action = \"block\""));
-    }
-    if let Some(rewrite) = rule.rewrite.as_ref().filter(|_| rule.action != FileAction::Intercept) {
-        return Err(source.refuse_at(rewrite, "rewrite is for action = \"intercept\""));
-    }
-    Ok(match rule.action {
-        FileAction::Accept => RuleAction::Accept,
-        FileAction::Log => RuleAction::Log,
-        FileAction::Block => match &rule.errno {
-            None => RuleAction::Block(1),
-            Some(name) => RuleAction::Block(errno::number(name.get_ref()).ok_or_else(|| {
-                let reason = format!("{:?} is not one of {}", name.get_ref(), errno::names());
-                source.refuse_at(name, reason)
-            })?),
-        },
-        FileAction::Intercept => {
-            let Some(rewrite) = &rule.rewrite else {
-                return Err(source.refuse_at(spanned, "action = \"intercept\" needs a rewrite"));
-            };
-            match rewrite.get_ref() {
-                Rewrite { path: Some(to), prefix, address: None } => {
-                    let prefix = prefix.clone().unwrap_or_default();
-                    let is_absolute = |path: &str| path.starts_with('/');
-                    if !is_absolute(to) || !(prefix.is_empty() || is_absolute(&prefix)) {
-                        return Err(source.refuse_at(rewrite, "rewrite needs absolute paths"));
-                    }
-                    RuleAction::RewritePath { prefix, to: to.clone() }
-                }
-                Rewrite { path: None, prefix: None, address: Some(address) } => {
-                    let parsed = address.parse().map_err(|_| {
-                        let reason = format!("{address:?} is not ADDRESS:PORT");
-                        source.refuse_at(rewrite, reason)
-                    })?;
-                    RuleAction::RewriteAddress(parsed)
-                }
-                _ => {
-                    let reason = "rewrite has either a path (and prefix) or an address";
-                    return Err(source.refuse_at(rewrite, reason));
-                }
+    /// Reads a policy that is to narrow another one: its rules accept, block and log, and nothing
+    /// else.  Presets of `presets` come after those of the text.  `prefix` begins the ids of its
+    /// rules, so that the log tells them from the pod's.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the line, also for rules that do more.
+    pub fn narrowing(
+        name: &str,
+        prefix: &str,
+        text: &str,
+        presets: &[String],
+    ) -> Result<Self, PolicyError> {
+        let refuse = |line, reason| PolicyError { file: name.to_owned(), line, reason };
+        let text = if text.trim().is_empty() { "version = 1" } else { text };
+        let mut policy = Self::parse(name, text)?;
+        for rule in &policy.rules {
+            let narrows =
+                matches!(rule.action, RuleAction::Accept | RuleAction::Block(_) | RuleAction::Log);
+            if !narrows {
+                let reason = format!("rule {:?} intercepts, which narrows nothing", rule.id);
+                return Err(refuse(rule.line, reason));
             }
         }
+        for preset in presets {
+            if !presets::apply(preset, &mut policy) {
+                let names = presets::NAMES.join(", ");
+                return Err(refuse(1, format!("preset {preset:?} is not one of {names}")));
+            }
+        }
+        for rule in &mut policy.rules {
+            rule.id.insert_str(0, prefix);
+        }
+        Ok(policy)
+    }
+
+    /// Puts a rule before all others: a function of this program decides about these calls, or
+    /// groups of calls.  Without an answer in time the call fails with the errno `otherwise`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if there are no such calls.
+    pub fn intercept(
+        &mut self,
+        name: &str,
+        calls: &[String],
+        deadline: Duration,
+        otherwise: u16,
+    ) -> Result<(), PolicyError> {
+        let refuse = |reason| PolicyError { file: name.to_owned(), line: 0, reason };
+        let mut set = 0;
+        for word in calls {
+            set |= call::of_word(word)
+                .ok_or_else(|| refuse(format!("{word:?} is no call and no group of calls")))?;
+        }
+        if set == 0 {
+            return Err(refuse("it names no calls".to_owned()));
+        }
+        let target = self.target(Target::Interceptor(name.to_owned()));
+        let ask = Ask { target, deadline, otherwise: Some(otherwise) };
+        let rule = Rule::new(format!("interceptor:{name}"), set, RuleAction::Ask(ask));
+        self.rules.insert(0, rule);
+        Ok(())
+    }
+
+    fn target(&mut self, target: Target) -> usize {
+        target_of(&mut self.targets, target)
+    }
+}
+
+/// The index of a target, which is added if it is new.
+fn target_of(targets: &mut Vec<Target>, target: Target) -> usize {
+    targets.iter().position(|known| *known == target).unwrap_or_else(|| {
+        targets.push(target);
+        targets.len() - 1
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{errno, rule::FLAGS};
 
     fn refusal(text: &str) -> String {
         Policy::parse("p.toml", text).expect_err(text).to_string()
@@ -376,6 +271,30 @@ mod tests {
                 "p.toml:6: id \"a\" is used twice",
             ),
             ("version = 1\n[[rule]]\naction = \"accept\"", "missing field `calls`"),
+            (
+                "version = 1\n[[rule]]\ncalls = [\"net\"]\naction = \"accept\"\nlimit = { calls = 0 }",
+                "p.toml:5: limit has a budget of 0",
+            ),
+            (
+                "version = 1\n[[rule]]\ncalls = [\"unlinkat\"]\naction = \"accept\"\nlimit = { bytes = 1 }",
+                "p.toml:5: limit in bytes is for calls that move bytes",
+            ),
+            (
+                "version = 1\n[[rule]]\ncalls = [\"openat\"]\naction = \"intercept\"\nadd-flags = [\"O_NOFOLLOW\"]",
+                "p.toml:5: \"O_NOFOLLOW\" is not one of",
+            ),
+            (
+                "version = 1\n[[rule]]\ncalls = [\"connect\"]\naction = \"intercept\"\nresult = 0",
+                "p.toml:5: connect cannot have its result pinned to 0",
+            ),
+            (
+                "version = 1\n[[rule]]\ncalls = [\"net\"]\naction = \"intercept\"\nask = { socket = \"x\" }",
+                "p.toml:5: ask needs an absolute path of a socket",
+            ),
+            (
+                "version = 1\n[[rule]]\ncalls = [\"net\"]\naction = \"accept\"\ndelay-ms = 60001",
+                "p.toml:5: delay-ms is over 60000",
+            ),
             ("version = ", "p.toml:1: "),
         ];
         for (text, expected) in cases {
@@ -408,6 +327,27 @@ mod tests {
         let presets = presets::NAMES.iter().map(|name| (*name).to_owned()).collect();
         assert_eq!(words("/properties/presets/items/enum"), sorted(presets));
         let errnos = errno::names().split(", ").map(str::to_owned).collect();
-        assert_eq!(words("/$defs/rule/properties/errno/enum"), sorted(errnos));
+        assert_eq!(words("/$defs/errno/enum"), sorted(errnos));
+        let flags = FLAGS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(words("/$defs/rule/properties/add-flags/items/enum"), sorted(flags));
+    }
+
+    #[test]
+    fn narrowing_policies_only_accept_block_and_log() {
+        let rules = "version = 1\n[[rule]]\nid = \"a\"\ncalls = [\"openat\"]\n";
+        let narrow = |rest: &str| Policy::narrowing("n", "pod:", &format!("{rules}{rest}"), &[]);
+        for refused in [
+            "action = \"intercept\"\nrewrite = { path = \"/etc\" }",
+            "action = \"intercept\"\nadd-flags = [\"O_SYNC\"]",
+            "action = \"intercept\"\nask = { socket = \"/run/x\" }",
+        ] {
+            let error = narrow(refused).expect_err(refused).to_string();
+            assert!(error.starts_with("n:2: rule \"a\" intercepts"), "{error}");
+        }
+        let policy = narrow("action = \"block\"").expect("a policy");
+        assert_eq!(policy.rules[0].id, "pod:a");
+        let of_preset = Policy::narrowing("n", "pod:", "", &["net-none".into()]).expect("one");
+        assert_eq!(of_preset.rules[0].id, "pod:preset:net-none");
+        assert!(Policy::narrowing("n", "", "", &["net-som".into()]).is_err());
     }
 }
