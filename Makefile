@@ -10,6 +10,9 @@ CASES   ?=
 RUNTIME ?= io.containerd.trine.v1
 # compat: --fast, --source=NAME, --jobs=N, --ask-again, --tidy.
 COMPAT  ?=
+# fuzz: seconds for each target, and the seed.
+SECONDS_EACH ?= 3600
+SEED    ?= 1
 # e2e: how many containers the leak check starts, one after the other and at once.
 export TRINE_E2E_SEQUENTIAL ?= 200
 export TRINE_E2E_PARALLEL   ?= 20
@@ -28,7 +31,7 @@ TOOLS       := $(CARGO) run -q -p trine-tools --
 LOGS        := target/logs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build kernel test demo lint bench compat e2e-ctr e2e-kvm install uninstall
+.PHONY: help setup build kernel test demo lint bench compat e2e-ctr e2e-kvm fuzz install uninstall
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
@@ -77,6 +80,10 @@ e2e-ctr: build ## run containers through a private containerd; RUNTIME=io.contai
 
 e2e-kvm: build ## run VM tests under a standard KVM that QEMU emulates; needs no /dev/kvm
 	@$(E2E) kvm $(CASES)
+
+fuzz: ## feed mutated input to what reads guests and files, SECONDS_EACH for each target
+	@TRINE_FUZZ_SECONDS=$(SECONDS_EACH) TRINE_FUZZ_SEED=$(SEED) \
+	 $(CARGO) test --release -p trine-fuzz -- --nocapture --test-threads=2
 
 install: ## install into PREFIX (default /usr/local), under DESTDIR if that is set; build first
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/trine

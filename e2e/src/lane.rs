@@ -183,6 +183,15 @@ report() {{
   status=$?
   echo "{MARK}$name $status out=$(hex /tmp/out) err=$(hex /tmp/err)"
 }}
+mkdir -p /beside/volume /beside/canary; echo secret > /beside/canary/secret
+cat > /bin/beside << 'END'
+#!/bin/sh
+look() {{ stat -c '%n %i %f %u %s %X %Y %Z' /beside/canary /beside/canary/*; }}
+before=$(look); "$@"; status=$?
+[ "$before" = "$(look)" ] && exit $status
+echo the host tree beside the volume was read or changed; exit 99
+END
+chmod 755 /bin/beside
 [ -e /dev/kvm ] && echo "{MARK}ready"
 # One VM through it all: KVM patches the kernel's code (static keys) when the first VM is made and
 # when the last one ends, and now and then QEMU runs the breakpoint of a patched place for ever.
@@ -193,7 +202,10 @@ taskset {CPUS_OF_VMS} trine run {image} /bin/sleep 100000 > /dev/null 2>&1 < /de
     );
     for case in cases {
         let (name, vcpus, image) = (case.name, case.vcpus, case.image.name);
-        script += &format!("report {name} taskset {CPUS_OF_VMS} trine run --cpus {vcpus} {image}");
+        let volume = if case.has_volume { "-v /beside/volume:/data " } else { "" };
+        script += &format!(
+            "report {name} beside taskset {CPUS_OF_VMS} trine run --cpus {vcpus} {volume}{image}"
+        );
         for word in case.command {
             script += &format!(" {}", quote(word));
         }

@@ -15,6 +15,7 @@
 
 mod bed;
 mod bundle;
+mod canary;
 mod census;
 mod command;
 mod compat;
@@ -107,6 +108,7 @@ fn run() -> Result<bool> {
     match Arguments::parse().command {
         Command::Fetch => {
             images::prepare()?;
+            images::python()?;
             lane::prepare()?;
             Ok(true)
         }
@@ -123,6 +125,7 @@ fn run() -> Result<bool> {
         Command::Compat(arguments) => compat::run(&arguments),
         Command::Demo => {
             images::prepare()?;
+            images::python()?;
             isolate::run(&["demo-inside"])
         }
         Command::CtrInside(arguments) => ctr::run(&arguments.runtime, arguments.words.words),

@@ -17,8 +17,10 @@ use crate::{command, paths};
 pub(crate) const NAMES: &[&str] = &[
     "bombs",
     "elves",
+    "escape",
     "faults",
     "forks",
+    "forward",
     "hello",
     "memory",
     "preempt",
@@ -81,6 +83,13 @@ pub(crate) fn build() -> Result<PathBuf> {
     write(&broken.join("no-interpreter"), b"#!/no/such/interpreter\n", 0o755)?;
     write(&broken.join("not-executable"), &good, 0o644)?;
     Ok(folder)
+}
+
+/// Compiles the tracer, `e2e/host/tracer.c`, which runs on this host; returns its path.
+pub(crate) fn tracer() -> Result<PathBuf> {
+    let program = paths::cache().join("tracer");
+    compile(&paths::root().join("e2e/host/tracer.c"), &[], &program)?;
+    Ok(program)
 }
 
 fn compile(source: &Path, flags: &[&str], program: &Path) -> Result<()> {

@@ -19,6 +19,8 @@ pub(crate) struct Case {
     pub(crate) stdout: &'static str,
     /// vCPUs of its VM.
     pub(crate) vcpus: u32,
+    /// It has a volume at `/data`, beside which the host has a tree that must stay as it is.
+    pub(crate) has_volume: bool,
 }
 
 /// Programs that mean harm; too long for the standard-KVM lane.  Each is process 1 of its VM, so that
@@ -38,7 +40,7 @@ const fn case(
     status: i32,
     stdout: &'static str,
 ) -> Case {
-    Case { name, image, command, status, stdout, vcpus: 1 }
+    Case { name, image, command, status, stdout, vcpus: 1, has_volume: false }
 }
 
 /// A case of busybox's image on two vCPUs.
@@ -47,7 +49,7 @@ const fn parallel(
     command: &'static [&'static str],
     stdout: &'static str,
 ) -> Case {
-    Case { name, image: BUSYBOX, command, status: 0, stdout, vcpus: 2 }
+    Case { name, image: BUSYBOX, command, status: 0, stdout, vcpus: 2, has_volume: false }
 }
 
 /// All cases.
@@ -74,6 +76,24 @@ pub(crate) const CASES: &[Case] = &[
     parallel("fork-and-exec-on-two-vcpus", &["/usr/bin/forks", "60"], "forks ok"),
     parallel("vector-registers-on-two-vcpus", &["/usr/bin/simd", "2"], "simd ok"),
     parallel("stale-translations", &["/usr/bin/shootdown", "2"], "shootdown ok"),
+    Case {
+        name: "escape",
+        image: BUSYBOX,
+        command: &["/bin/sh", "-c", "escape /data /beside/canary brief | tail -n 1; ls -d /data/d"],
+        status: 0,
+        stdout: "escape ok\n/data/d",
+        vcpus: 1,
+        has_volume: true,
+    },
+    Case {
+        name: "forwarded-calls",
+        image: BUSYBOX,
+        command: &["/usr/bin/forward", "/data"],
+        status: 0,
+        stdout: "forward ok",
+        vcpus: 1,
+        has_volume: true,
+    },
     case(
         "files",
         BUSYBOX,

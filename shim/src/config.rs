@@ -8,6 +8,7 @@
 //! idle_exit_seconds = 60        # a server that never got a task ends after this
 //! policy = "/etc/trine/policy.toml"   # what pods may forward to the host; none: everything
 //! audit = "/var/log/trine/audit"      # where the policy's log goes; none: beside the VM's log
+//! landlock = "required"         # or best-effort, or off: see docs/security.md
 //!
 //! [cache]
 //! dir = "/var/lib/trine/images"
@@ -28,7 +29,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use trine::oci::MEMORY_MIN_BYTES;
+use trine::{Landlock, oci::MEMORY_MIN_BYTES};
 
 use crate::log::Level;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// Where the policy's log goes; `None` = beside the log of the pod's VMs.
     pub audit: Option<PathBuf>,
+    /// Whether the processes of pods confine themselves with Landlock.
+    pub landlock: Landlock,
     /// The image cache.
     pub cache: Cache,
     /// Sizes of VMs.
@@ -68,6 +71,7 @@ impl Default for Config {
             idle_exit_seconds: 60,
             policy: None,
             audit: None,
+            landlock: Landlock::default(),
             cache: Cache::default(),
             vm: Vm::default(),
         }
@@ -226,11 +230,11 @@ mod tests {
 
     #[test]
     fn config_round_trips_through_the_environment() {
-        let text = "log_level = \"debug\"\nlibexec = \"/x\"\n[cache]\ndir = \"/y\"\nmax_mib = 7\n";
+        let text = "log_level = \"debug\"\nlandlock = \"best-effort\"\nlibexec = \"/x\"\n[cache]\ndir = \"/y\"\nmax_mib = 7\n";
         let config = Config::parse(text, Path::new("c")).unwrap();
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
-        assert_eq!(config.log_level, Level::Debug);
+        assert_eq!((config.log_level, config.landlock), (Level::Debug, Landlock::BestEffort));
     }
 
     #[test]
@@ -244,6 +248,7 @@ mod tests {
             ("[vm]\ndefault_vcpus = 17", "vm.default_vcpus is 17, expected 1 to 16"),
             ("[cache]\nmax_mib = 0", "cache.max_mib is 0"),
             ("policy = \"p\"", "policy is \"p\", expected an absolute path"),
+            ("landlock = \"on\"", "/c.toml line 1: unknown variant `on`"),
             ("libexec = \"lib\"", "libexec is \"lib\", expected an absolute path"),
         ] {
             let fault = fault(text);

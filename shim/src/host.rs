@@ -73,6 +73,11 @@ pub trait Guest: fmt::Debug + Send + Sync {
     /// As [`trine::Container::pid`].
     fn pid(&self) -> u32;
 
+    /// As [`trine::Container::end_reason`]; what has no VM has none.
+    fn end_reason(&self) -> Option<String> {
+        None
+    }
+
     /// As [`trine::Container::process_state`].
     ///
     /// # Errors
@@ -195,6 +200,10 @@ impl Pod for TrinePod {
 impl Guest for trine::Container {
     fn pid(&self) -> u32 {
         self.pid()
+    }
+
+    fn end_reason(&self) -> Option<String> {
+        self.end_reason()
     }
 
     fn process_state(&self, process: &str) -> Result<ProcessState, Error> {

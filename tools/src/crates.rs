@@ -41,6 +41,7 @@ const CRATES: &[(&str, Side, u32)] = &[
     ("containerd-shim-trine", Side::Host, 3),
     ("trine-bench", Side::Development, 4),
     ("trine-e2e", Side::Development, 4),
+    ("trine-fuzz", Side::Development, 4),
     ("trine-tools", Side::Development, 4),
 ];
 

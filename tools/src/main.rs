@@ -10,6 +10,7 @@ mod headers;
 mod licences;
 mod links;
 mod metadata;
+mod promises;
 mod totals;
 mod tree;
 
@@ -29,7 +30,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check licence headers, the crate graph, licences of dependencies and links in documents
+    /// Check licence headers, the crate graph, licences of dependencies, links and tests in documents
     Check,
     /// Write the table of system calls into docs/compatibility.md
     Calls,
@@ -67,6 +68,7 @@ fn check() -> Result<bool> {
         ("licences of dependencies", licences::check(&metadata)?),
         ("table of system calls", calls::check()?),
         ("links in documents", links::check(&files)?),
+        ("tests named in documents", promises::check(&files)?),
     ];
     let mut is_clean = true;
     for (name, faults) in checks {

@@ -5,14 +5,18 @@
 //! only make sense for VMs, or test `trine` itself, are skipped for others.
 
 mod basic;
+mod escape;
 mod exec;
 mod faults;
+mod hostile;
 mod kills;
 mod leaks;
 mod lifecycle;
 mod network;
 mod policy;
+mod posture;
 mod streams;
+mod syscalls;
 mod tool;
 mod volumes;
 
@@ -44,6 +48,10 @@ pub(crate) fn run(runtime: &str, words: Vec<String>) -> Result<bool> {
     network::cases(&bed, &mut suite);
     faults::cases(&bed, &mut suite);
     volumes::cases(&bed, &mut suite);
+    escape::cases(&bed, &mut suite);
+    posture::cases(&bed, &mut suite);
+    syscalls::cases(&bed, &mut suite);
+    hostile::cases(&bed, &mut suite);
     policy::cases(&bed, &mut suite);
     tool::cases(&bed, &mut suite);
     leaks::cases(&bed, &mut suite);

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     bed::Bed,
     bundle,
+    canary::Ground,
     census::Census,
     command::{self, Output, PATIENCE},
     images::{self, BUSYBOX, Layer, write_archive},
@@ -38,7 +39,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     });
     for (cases, patience) in [(CASES, PATIENCE), (HOSTILE, 4 * PATIENCE)] {
         for case in cases {
-            suite.case(&format!("tool-{}", case.name), || small_case(case, patience));
+            suite.case(&format!("tool-{}", case.name), || small_case(bed, case, patience));
         }
     }
     suite.case("tool-rootfs-directory", || {
@@ -64,12 +65,17 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     faults(bed, suite);
 }
 
-fn small_case(case: &Case, patience: Duration) -> Result<()> {
-    let mut run = trine(&["run", "--cpus", &case.vcpus.to_string(), case.image.name]);
-    let running = command::start(run.args(case.command), Stdio::null())?;
+fn small_case(bed: &Bed, case: &Case, patience: Duration) -> Result<()> {
+    let ground = case.has_volume.then(|| Ground::new(bed.folder.join("beside"))).transpose()?;
+    let mut run = trine(&["run", "--cpus", &case.vcpus.to_string()]);
+    if let Some(ground) = &ground {
+        run.arg("-v").arg(format!("{}:/data", ground.volume().display()));
+    }
+    let run = run.arg(case.image.name).args(case.command);
+    let running = command::start(run, Stdio::null())?;
     let output = running.wait(patience)?.expect_status(case.status)?;
     ensure!(output.stdout.trim_end() == case.stdout, "printed otherwise: {output}");
-    Ok(())
+    ground.map_or(Ok(()), |ground| ground.check())
 }
 
 fn build_images() -> Result<()> {

@@ -50,7 +50,7 @@ fn directory(bed: &Bed, name: &str) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
-fn bind(source: &Path, destination: &str, options: &str) -> String {
+pub(super) fn bind(source: &Path, destination: &str, options: &str) -> String {
     format!("type=bind,src={},dst={destination},options=rbind:{options}", source.display())
 }
 

@@ -75,6 +75,21 @@ pub(crate) fn prepare() -> Result<()> {
     fs::write(&stamp, recipe).context("write the stamp of the images")
 }
 
+/// Makes a root file system with Python, unless it is there; returns its directory.
+pub(crate) fn python() -> Result<PathBuf> {
+    let root = paths::cache().join("rootfs").join("python");
+    if !root.exists() {
+        // Made aside, so that what is there is whole.
+        let half = paths::cache().join("rootfs").join("python.new");
+        if half.exists() {
+            fs::remove_dir_all(&half).with_context(|| format!("remove {}", half.display()))?;
+        }
+        rootfs::python(&half)?;
+        fs::rename(&half, &root).with_context(|| format!("name {}", root.display()))?;
+    }
+    Ok(root)
+}
+
 /// Packs a directory as the only layer of an image.
 fn pack(rootfs: &Path, reference: &str, archive: &Path) -> Result<()> {
     let layer = Layer::of_directory(rootfs)

@@ -79,15 +79,7 @@ pub(super) fn busybox(root: &Path, programs: &Path) -> Result<()> {
 
 /// Makes the root file system of the Debian image.
 pub(super) fn debian(root: &Path) -> Result<()> {
-    for folder in ["bin", "sbin", "lib", "lib64"] {
-        fs::create_dir_all(root.join("usr").join(folder))?;
-        symlink(format!("usr/{folder}"), root.join(folder))?;
-    }
-    for package in packages::download(DEBIAN_PACKAGES)? {
-        packages::unpack(&package, root)
-            .with_context(|| format!("unpack {}", package.display()))?;
-    }
-    base(root)?;
+    unpack(root, DEBIAN_PACKAGES)?;
     for (program, link) in [("dash", "usr/bin/sh"), ("mawk", "usr/bin/awk")] {
         if !root.join(link).exists() {
             symlink(program, root.join(link))?;
@@ -106,6 +98,30 @@ pub(super) fn debian(root: &Path) -> Result<()> {
     )
     .context("try the Debian image on this host")?;
     Ok(())
+}
+
+/// What Python and its `socket` module need.
+const PYTHON_PACKAGES: &[&str] =
+    &["libc6", "libexpat1", "libpython3.11-minimal", "libssl3", "python3.11-minimal", "zlib1g"];
+
+/// Makes a root file system with Python and little else.
+pub(super) fn python(root: &Path) -> Result<()> {
+    unpack(root, PYTHON_PACKAGES)?;
+    fs::remove_dir_all(root.join("usr/share/doc")).ok();
+    files(root)
+}
+
+/// Unpacks packages into a root file system whose `/bin` is `/usr/bin`.
+fn unpack(root: &Path, list: &[&str]) -> Result<()> {
+    for folder in ["bin", "sbin", "lib", "lib64"] {
+        fs::create_dir_all(root.join("usr").join(folder))?;
+        symlink(format!("usr/{folder}"), root.join(folder))?;
+    }
+    for package in packages::download(list)? {
+        packages::unpack(&package, root)
+            .with_context(|| format!("unpack {}", package.display()))?;
+    }
+    base(root)
 }
 
 fn base(root: &Path) -> Result<()> {

@@ -5,7 +5,10 @@ use std::{fs, path::Path, time::SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::Spec;
-use trine::oci::{self, Defaults, Translation};
+use trine::{
+    Landlock,
+    oci::{self, Defaults, Translation},
+};
 use trine_abi::control::Process;
 
 use crate::{
@@ -60,6 +63,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             policy: None,
             narrowing,
             audit: None,
+            landlock: Landlock::default(),
             records_calls: false,
             log: context.log.vm_path.clone(),
         },

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use oci_spec::image::Config as ImageConfig;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use trine::{
-    Volume,
+    Landlock, Volume,
     oci::{Defaults, MEMORY_MIN_BYTES},
 };
 use trine_abi::{
@@ -120,6 +120,7 @@ pub(crate) fn plan(
         policy: None,
         narrowing: None,
         audit: None,
+        landlock: Landlock::default(),
         records_calls: false,
         log: context.log.vm_path.clone(),
     };

@@ -5,7 +5,7 @@ use std::{fs::File, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use trine::{
-    ContainerSpec, Limits, PodOptions, Stdio, Volume,
+    ContainerSpec, Landlock, Limits, PodOptions, Stdio, Volume,
     policy::{Narrowing, Source},
 };
 use trine_abi::control::{Config, Process};
@@ -44,6 +44,8 @@ pub(crate) struct Outline {
     pub(crate) narrowing: Option<Narrowing>,
     /// Where the policy's log goes.
     pub(crate) audit: Option<PathBuf>,
+    /// Whether VMM and I/O process confine themselves with Landlock.
+    pub(crate) landlock: Landlock,
     /// The log is of all calls, each once.
     pub(crate) records_calls: bool,
     /// Where VMM and I/O process log.
@@ -63,6 +65,7 @@ impl Plan {
             policy: self.outline.policy.clone().map(Source::File),
             narrowing: self.outline.narrowing.clone(),
             audit: self.outline.audit.clone(),
+            landlock: self.outline.landlock,
             record: self.outline.records_calls,
             interceptors: Vec::new(),
         }

@@ -15,7 +15,11 @@ use std::{
 
 use rustix::event::EventfdFlags;
 use trine_abi::window::WINDOW_BYTES;
-use trine_jail::shared::{SharedError, SharedMemory};
+use trine_jail::{
+    JailError, Landlock,
+    fence::{Fence, Root},
+    shared::{SharedError, SharedMemory},
+};
 use trine_link::{Link, LinkError, Message};
 use trine_policy::PolicyError;
 
@@ -67,6 +71,8 @@ enum RequestError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Confine(#[from] JailError),
     #[error("cannot {action}")]
     Host {
         action: &'static str,
@@ -115,14 +121,15 @@ impl Vm {
 pub fn serve<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     link: Link,
     enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
-    confine_fn: impl FnOnce() -> Result<(), E>,
+    confine_fn: impl FnOnce(Landlock) -> Result<(), E>,
 ) -> Result<(), ServeError> {
     let notices = Notices { link: Arc::new(Mutex::new(link.try_clone()?)) };
     let may_spin = rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
     let guard = PodGuard::new(PodSpec::default(), notices.clone());
     let guard = guard.map_err(|error| ServeError::Protocol(error.to_string()))?;
     let (vms, network) = (BTreeMap::new(), None);
-    let host = Host { notices: notices.clone(), vms, network, may_spin, guard };
+    let landlock = Landlock::default();
+    let host = Host { notices: notices.clone(), vms, network, may_spin, guard, landlock };
     let served = host.serve(&link, enter_fn, confine_fn);
     if let Err(error) = &served {
         notices.send(&Notice::Failed { vm: None, reason: chain(error) });
@@ -138,6 +145,7 @@ struct Host {
     /// There is more than one CPU.
     may_spin: bool,
     guard: Arc<PodGuard>,
+    landlock: Landlock,
 }
 
 impl Host {
@@ -145,12 +153,13 @@ impl Host {
         mut self,
         link: &Link,
         enter_fn: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), E>,
-        confine_fn: impl FnOnce() -> Result<(), E>,
+        confine_fn: impl FnOnce(Landlock) -> Result<(), E>,
     ) -> Result<(), ServeError> {
         let Some(first) = link.receive()? else {
             return Ok(());
         };
-        let Request::Setup { name, network, policy, narrowing, audit, record } = decode(&first)?
+        let Request::Setup { name, network, policy, narrowing, audit, record, landlock } =
+            decode(&first)?
         else {
             return Err(ServeError::Protocol("the first request is not a setup".into()));
         };
@@ -160,11 +169,12 @@ impl Host {
         let spec = PodSpec { name, policy, narrowing, log, records: record };
         let guard = PodGuard::new(spec, self.notices.clone());
         self.guard = guard.map_err(|error| ServeError::Protocol(error.to_string()))?;
+        self.landlock = landlock;
         enter_fn(namespace.as_ref().map(AsFd::as_fd))
             .map_err(|error| ServeError::Confine(error.into()))?;
         drop(namespace);
         self.network = Some(Arc::new(Network::open()));
-        confine_fn().map_err(|error| ServeError::Confine(error.into()))?;
+        confine_fn(landlock).map_err(|error| ServeError::Confine(error.into()))?;
         self.notices.send(&Notice::Ready);
         while let Some(message) = link.receive()? {
             let request = decode(&message)?;
@@ -261,6 +271,7 @@ impl Host {
         if let Some(network) = &self.network {
             server.serve_sockets(Box::new(Sockets::new(Arc::clone(network))));
         }
+        let fence = self.fence(volumes, &roots)?;
         if !volumes.is_empty() {
             let mut files = Files::new();
             for (volume, root) in volumes.iter().zip(roots) {
@@ -274,11 +285,30 @@ impl Host {
         thread::Builder::new()
             .name(format!("vm{number}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || server.run())
+            .spawn({
+                let notices = self.notices.clone();
+                move || match fence.enter() {
+                    Ok(()) => server.run(),
+                    Err(error) => {
+                        let reason = chain(&error);
+                        notices.send(&Notice::Failed { vm: Some(number), reason });
+                    }
+                }
+            })
             .map_err(host("start a thread"))?;
         self.vms.insert(number, Vm { orders, wake });
         self.notices.send(&Notice::Attached { vm: number });
         Ok(())
+    }
+
+    /// What the thread of a VM puts itself under: it reaches that VM's volumes only.
+    fn fence(&self, volumes: &[VolumeSpec], roots: &[OwnedFd]) -> Result<Fence, RequestError> {
+        let roots: Vec<_> = volumes
+            .iter()
+            .zip(roots)
+            .map(|(volume, root)| Root { descriptor: root.as_fd(), is_readonly: volume.readonly })
+            .collect();
+        Ok(Fence::around_volumes(self.landlock, &roots)?)
     }
 
     fn order(&self, vm: u32, order: Order) -> Result<(), RequestError> {

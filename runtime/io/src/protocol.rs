@@ -32,6 +32,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use trine_jail::Landlock;
 use trine_policy::{
     Policy, PolicyError,
     case::{Question, Verdict},
@@ -174,6 +175,8 @@ pub enum Request {
         narrowing: Option<Narrowing>,
         /// A descriptor comes along, after the namespace: a file that takes the policy's log.
         audit: bool,
+        /// Whether the process confines itself with Landlock.
+        landlock: Landlock,
         /// The log is of all calls, each once.
         record: bool,
     },

@@ -10,6 +10,7 @@
 use rustix::{fs::Mode, thread::CapabilitySet};
 
 use crate::{
+    fence::{self, Landlock},
     posture::{self, JailError},
     seccomp::{Filter, Rule},
 };
@@ -42,13 +43,14 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 ///
 /// # Errors
 /// [`JailError`], naming what is missing.
-pub fn confine() -> Result<(), JailError> {
+pub fn confine(landlock: Landlock) -> Result<(), JailError> {
     posture::limit_resources(MAX_FILES)?;
     let own = posture::own_descriptors()?;
     posture::empty_root()?;
     posture::enter(&own)?;
     drop(own);
     posture::drop_privileges(KEPT)?;
+    fence::check(landlock)?;
     // New files on volumes have the mode that the guest gave them.
     rustix::process::umask(Mode::empty());
     filter().install()
@@ -64,6 +66,16 @@ pub fn filter() -> Filter {
     posture::common_filter()
         .allow(&[
             libc::SYS_pread64,
+            libc::SYS_lseek,
+            libc::SYS_fstat,
+            libc::SYS_epoll_create1,
+            libc::SYS_epoll_ctl,
+            libc::SYS_epoll_pwait,
+            libc::SYS_epoll_pwait2,
+            libc::SYS_eventfd2,
+            libc::SYS_clock_nanosleep,
+            libc::SYS_sendto,
+            libc::SYS_shutdown,
             libc::SYS_bind,
             libc::SYS_connect,
             libc::SYS_listen,
@@ -74,7 +86,6 @@ pub fn filter() -> Filter {
             // descriptors that the process has.
             libc::SYS_openat2,
             libc::SYS_newfstatat,
-            libc::SYS_statx,
             libc::SYS_fstatfs,
             libc::SYS_getdents64,
             libc::SYS_preadv2,
@@ -97,6 +108,10 @@ pub fn filter() -> Filter {
             libc::SYS_listxattr,
             libc::SYS_setxattr,
             libc::SYS_removexattr,
+            // A thread gives up all but the volumes of its VM.
+            libc::SYS_landlock_create_ruleset,
+            libc::SYS_landlock_add_rule,
+            libc::SYS_landlock_restrict_self,
         ])
         // Regular files and FIFOs; devices never.
         .rule(

@@ -11,14 +11,16 @@
 //! | [`io`] | what `trine-io` calls |
 //! | [`network`] | the network namespace of `trine-io` |
 //! | [`socket`] | system calls on sockets, as bytes |
+//! | [`fence`] | Landlock: which files a thread can reach |
 //! | [`mount`] | mounts that are attached nowhere, for volumes |
 //! | [`files`] | file locks, which rustix does not have |
 //! | [`seccomp`] | system call filters: a small decision tree instead of a long list |
 //!
 //! The layers, each of which holds without the others: no privileges to gain (`no_new_privs`), no
 //! capabilities (`trine-io`: those to act as any user on a volume and to bind any port), an empty root
-//! directory, and a system call filter that kills the process.
+//! directory, Landlock, and a system call filter that kills the process.
 
+pub mod fence;
 pub mod files;
 pub mod io;
 pub mod mount;
@@ -29,4 +31,5 @@ pub mod shared;
 pub mod socket;
 pub mod vmm;
 
+pub use fence::Landlock;
 pub use posture::{JailError, begin};

@@ -26,6 +26,12 @@ pub enum JailError {
         #[source]
         source: io::Error,
     },
+    /// Landlock is required, and the host does not have it.
+    #[error(
+        "cannot confine with Landlock (needs Linux 5.19 and landlock in the kernel's lsm= \
+         parameter; the configuration's `landlock` says whether it is required)"
+    )]
+    Landlock(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system call filter was refused.
     #[error("cannot install the system call filter (needs a kernel with CONFIG_SECCOMP_FILTER)")]
     Seccomp(#[source] seccompiler::Error),
@@ -141,24 +147,11 @@ pub(crate) fn common_filter() -> Filter {
         .allow(&[
             libc::SYS_read,
             libc::SYS_write,
-            libc::SYS_readv,
-            libc::SYS_writev,
             libc::SYS_close,
-            libc::SYS_fstat,
-            libc::SYS_lseek,
-            libc::SYS_poll,
             libc::SYS_ppoll,
-            libc::SYS_epoll_create1,
-            libc::SYS_epoll_ctl,
-            libc::SYS_epoll_wait,
-            libc::SYS_epoll_pwait,
-            libc::SYS_epoll_pwait2,
-            libc::SYS_eventfd2,
             libc::SYS_sendmsg,
             libc::SYS_recvmsg,
-            libc::SYS_sendto,
             libc::SYS_recvfrom,
-            libc::SYS_shutdown,
             libc::SYS_munmap,
             libc::SYS_madvise,
             libc::SYS_mremap,
@@ -172,9 +165,6 @@ pub(crate) fn common_filter() -> Filter {
             libc::SYS_gettid,
             libc::SYS_getrandom,
             libc::SYS_clock_gettime,
-            libc::SYS_clock_getres,
-            libc::SYS_clock_nanosleep,
-            libc::SYS_nanosleep,
             libc::SYS_rt_sigaction,
             libc::SYS_rt_sigprocmask,
             libc::SYS_rt_sigreturn,

@@ -87,6 +87,11 @@ impl Filter {
         self
     }
 
+    /// Its rules, by system call number.
+    pub fn rules(&self) -> impl Iterator<Item = (u32, &Rule)> {
+        self.rules.iter().map(|(number, rule)| (*number, rule))
+    }
+
     /// Installs the filter on every thread of the process, for good.
     ///
     /// # Errors

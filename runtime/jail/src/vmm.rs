@@ -15,6 +15,7 @@
 use rustix::thread::CapabilitySet;
 
 use crate::{
+    fence::{Fence, Landlock},
     posture::{self, JailError},
     seccomp::{Filter, Rule},
 };
@@ -32,10 +33,11 @@ const IOCTL_TYPE: u32 = 0xff00;
 ///
 /// # Errors
 /// [`JailError`], naming what is missing.
-pub fn drop_privileges() -> Result<(), JailError> {
+pub fn drop_privileges(landlock: Landlock) -> Result<(), JailError> {
     posture::limit_resources(MAX_FILES)?;
     posture::empty_root()?;
-    posture::drop_privileges(CapabilitySet::empty())
+    posture::drop_privileges(CapabilitySet::empty())?;
+    Fence::around_all(landlock)?.enter()
 }
 
 /// Installs the system call filter on all threads, for good.
@@ -50,21 +52,13 @@ pub fn install_filter() -> Result<(), JailError> {
 ///
 /// # Errors
 /// [`JailError`], naming what is missing.
-pub fn confine() -> Result<(), JailError> {
-    drop_privileges()?;
+pub fn confine(landlock: Landlock) -> Result<(), JailError> {
+    drop_privileges(landlock)?;
     install_filter()
 }
 
 /// What the filter allows.
 pub fn filter() -> Filter {
     posture::common_filter()
-        .allow(&[
-            libc::SYS_timerfd_create,
-            libc::SYS_timerfd_settime,
-            libc::SYS_fallocate,
-            libc::SYS_pread64,
-            libc::SYS_pwrite64,
-            libc::SYS_rt_sigtimedwait,
-        ])
         .rule(libc::SYS_ioctl, Rule::Match { argument: 1, mask: IOCTL_TYPE, values: vec![KVMIO] })
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use trine_io::protocol::{NOTICE, Narrowing, Notice, REQUEST, Request};
+use trine_jail::Landlock;
 use trine_link::{Link, LinkError};
 
 use crate::{
@@ -41,6 +42,19 @@ struct Answers {
     ended: Option<String>,
 }
 
+/// What an I/O process is told first.
+#[derive(Debug)]
+pub(crate) struct Setup<'a> {
+    /// The pod's name.
+    pub(crate) name: &'a str,
+    /// Its network namespace.
+    pub(crate) network: Option<OwnedFd>,
+    /// Its policy, and what came of checking it.
+    pub(crate) rules: (&'a PodPolicy, Checked),
+    /// Whether it confines itself with Landlock.
+    pub(crate) landlock: Landlock,
+}
+
 /// The I/O process of a pod.
 #[derive(Debug)]
 pub(crate) struct IoProcess {
@@ -64,12 +78,11 @@ impl IoProcess {
     /// Starts the process; it confines itself meanwhile.
     pub(crate) fn start(
         folder: &Path,
-        name: &str,
-        network: Option<OwnedFd>,
-        (policy, checked): (&PodPolicy, Checked),
+        setup: Setup<'_>,
         log: &File,
         cgroup: Option<&Cgroup>,
     ) -> Result<Self, Error> {
+        let Setup { name, network, rules: (policy, checked), landlock } = setup;
         let host = |error: LinkError| Error::host("make a link to trine-io", into_io(error));
         let (sender, theirs) = Link::pair().map_err(host)?;
         let receiver = sender.try_clone().map_err(host)?;
@@ -87,6 +100,7 @@ impl IoProcess {
             narrowing: policy.narrowing.clone(),
             audit: audit.is_some(),
             record: policy.records,
+            landlock,
         };
         let files: Vec<_> = network.iter().chain(&audit).map(AsFd::as_fd).collect();
         started.send(&setup, &files)?;

@@ -42,4 +42,5 @@ pub use pod::{Pod, PodOptions};
 pub use replace::replace;
 pub use spec::{ContainerSpec, Limits, Stdio, Stream, VMM_OVERHEAD_BYTES};
 pub use state::{ContainerState, ExitStatus, ProcessState};
+pub use trine_jail::Landlock;
 pub use volume::Volume;

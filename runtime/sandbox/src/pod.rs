@@ -20,6 +20,7 @@ use trine_abi::{
     layout::{MAX_VCPUS, RAM_MIN},
     window::WINDOW_BYTES,
 };
+use trine_jail::Landlock;
 use trine_link::{Link, LinkError};
 use trine_vmm::protocol::{BOOT, BootRequest, COMMAND};
 
@@ -27,7 +28,7 @@ use crate::{
     Container, ContainerSpec, Error,
     cgroup::{Cgroup, Resources},
     container::LOAD_PATIENCE,
-    io_process::{IoProcess, Trouble, into_io},
+    io_process::{IoProcess, Setup, Trouble, into_io},
     kvm,
     launch::Launch,
     libexec,
@@ -68,6 +69,8 @@ pub struct PodOptions {
     /// Where the policy's log goes, one JSON object a line; `None` = beside `log`, with `.audit` at
     /// the end of its name, or nowhere.
     pub audit: Option<PathBuf>,
+    /// Whether VMM and I/O process confine themselves with Landlock.
+    pub landlock: Landlock,
     /// The log is of all calls, each once: to learn a policy from.
     pub record: bool,
 }
@@ -93,6 +96,7 @@ pub(crate) struct Shared {
     policy: Mutex<(u64, PodPolicy)>,
     /// The policy lets no programs run from volumes.
     no_exec: AtomicBool,
+    landlock: Landlock,
     next_vm: AtomicU32,
     /// By id; `None` while a container is being created.
     vms: Mutex<BTreeMap<String, Option<Arc<Vm>>>>,
@@ -122,8 +126,9 @@ impl Pod {
         let io_cgroup =
             options.cgroup.map(|name| Cgroup::create(&name, &Resources::default())).transpose()?;
         let name = options.name;
-        let rules = (&policy, checked);
-        let io = IoProcess::start(&libexec, &name, network, rules, &output, io_cgroup.as_ref())?;
+        let landlock = options.landlock;
+        let setup = Setup { name: &name, network, rules: (&policy, checked), landlock };
+        let io = IoProcess::start(&libexec, setup, &output, io_cgroup.as_ref())?;
         let shared = Arc::new(Shared {
             name,
             libexec,
@@ -134,6 +139,7 @@ impl Pod {
             io_cgroup,
             policy: Mutex::new((0, policy)),
             no_exec: AtomicBool::new(no_exec),
+            landlock,
             next_vm: AtomicU32::new(0),
             vms: Mutex::default(),
         });
@@ -307,6 +313,7 @@ impl Shared {
             memory_bytes: spec.limits.memory_bytes,
             vcpus: spec.limits.vcpus,
             images: 1,
+            landlock: self.landlock,
         };
         let boot = serde_json::to_vec(&boot)
             .map_err(|error| Error::host("encode a boot request", io::Error::other(error)))?;

@@ -17,6 +17,7 @@
 //! with it.
 
 use serde::{Deserialize, Serialize};
+use trine_jail::Landlock;
 
 /// Kind of a [`BootRequest`].
 pub const BOOT: u8 = 1;
@@ -40,6 +41,8 @@ pub struct BootRequest {
     pub vcpus: u32,
     /// Image descriptors that follow the first four.
     pub images: u32,
+    /// Whether the process confines itself with Landlock.
+    pub landlock: Landlock,
 }
 
 /// What the sandbox asks of a running VMM.

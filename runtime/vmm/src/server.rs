@@ -12,6 +12,7 @@ use rustix::{
     fs::OFlags,
 };
 use trine_abi::layout::MAX_VCPUS;
+use trine_jail::Landlock;
 use trine_link::{Link, Message};
 
 use crate::{
@@ -60,6 +61,7 @@ struct Server {
     machine: Machine,
     shared: Arc<Shared>,
     control: Control,
+    landlock: Landlock,
 }
 
 fn boot(message: Message) -> Result<(Server, Stages), Error> {
@@ -96,17 +98,17 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     let wakes = machine.vcpus.iter().map(|_| event("wake")).collect::<Result<_, _>>()?;
     let shared = Arc::new(Shared::new(event("server")?, notify, wakes));
     let control = Control::new(machine.memory.ram.clone());
-    Ok((Server { machine, shared, control }, stages))
+    Ok((Server { machine, shared, control, landlock: request.landlock }, stages))
 }
 
 impl Server {
     fn run(mut self, link: &Link, stages: Stages) -> Result<(), Error> {
         vcpu::install_signal_handler()?;
         // Before the first thread: capabilities belong to threads, and the filter is inherited.
-        trine_jail::vmm::confine()?;
+        trine_jail::vmm::confine(self.landlock)?;
         notice(link, &Notice::Booted)?;
         let vcpus = core::mem::take(&mut self.machine.vcpus);
-        let Self { machine, shared, mut control } = self;
+        let Self { machine, shared, mut control, landlock: _ } = self;
         let pages: Vec<Page> =
             (0..vcpus.len()).map(|index| Page::new(&machine.memory, index)).collect();
         let guest = &Guest { memory: &machine.memory, nucleus: &machine.nucleus };

@@ -18,6 +18,7 @@ use trine_abi::{
     ring::{RING_STRIDE, TAIL_OFFSET},
     window::WINDOW_BYTES,
 };
+use trine_jail::Landlock;
 use trine_link::Link;
 use trine_vmm::protocol::{BOOT, BootRequest, Cause, NOTICE, Notice, REQUEST, Request};
 
@@ -96,7 +97,13 @@ impl Vm {
         let event = || rustix::event::eventfd(0, EventfdFlags::NONBLOCK).expect("eventfd");
         let (doorbell, notify) = (event(), event());
         let (kernel, image) = (temporary(kernel), temporary(&[0; 4096]));
-        let request = BootRequest { id: "test".into(), memory_bytes, vcpus: 1, images: 1 };
+        let request = BootRequest {
+            id: "test".into(),
+            memory_bytes,
+            vcpus: 1,
+            images: 1,
+            landlock: Landlock::BestEffort,
+        };
         let payload = serde_json::to_vec(&request).expect("json");
         let descriptors =
             [kernel.as_fd(), window.as_fd(), doorbell.as_fd(), notify.as_fd(), image.as_fd()];

@@ -122,6 +122,7 @@ async fn serve(
         libexec: config.libexec.clone(),
         policy: config.policy.clone(),
         audit: config.audit.clone(),
+        landlock: config.landlock,
     };
     let registry = Arc::new(Registry::new(host_below, settings, Arc::clone(&queue)));
     let closer = Arc::new(Closer::new(Arc::clone(&registry), socket));

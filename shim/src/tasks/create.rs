@@ -184,6 +184,7 @@ impl Creation<'_> {
             libexec: self.registry.settings.libexec.clone(),
             policy: self.registry.settings.policy.clone().map(Source::File),
             audit: self.registry.settings.audit.clone(),
+            landlock: self.registry.settings.landlock,
             log: Some(self.request.bundle.join(LOG_FILE)),
             ..PodOptions::default()
         }

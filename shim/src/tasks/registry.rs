@@ -12,7 +12,7 @@ use std::{
 
 use containerd_shim_protos::ttrpc::Code;
 use tokio::{sync::watch, task::spawn_blocking};
-use trine::{Error, PodOptions, oci::Defaults};
+use trine::{Error, Landlock, PodOptions, oci::Defaults};
 
 use super::{CreateRequest, Exit, Failure, Task, create};
 use crate::{
@@ -32,6 +32,8 @@ pub struct Settings {
     pub policy: Option<PathBuf>,
     /// Where the policy's log goes.
     pub audit: Option<PathBuf>,
+    /// Whether the processes of pods confine themselves with Landlock.
+    pub landlock: Landlock,
 }
 
 /// All tasks.

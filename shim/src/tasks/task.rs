@@ -335,6 +335,11 @@ impl Task {
             machine.holds_exit()
         });
         log::info(format!("process {process:?} of {:?} ended with {}", self.id, exit.status));
+        if process.is_empty()
+            && let Some(reason) = self.guest.end_reason()
+        {
+            log::warn(format!("the VM of {:?} ended: {reason}", self.id));
+        }
         if process.is_empty() && holds_exit {
             let task = Arc::clone(self);
             self.runtime.spawn(async move {

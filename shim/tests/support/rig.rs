@@ -27,7 +27,7 @@ use containerd_shim_protos::{
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use trine::oci::Defaults;
+use trine::{Landlock, oci::Defaults};
 use trine_shim::{
     events::{Event, Queue},
     serve::Closer,
@@ -58,8 +58,13 @@ impl Rig {
         let host = Arc::new(FakeHost::default());
         host.behave(behaviour);
         let queue = Arc::new(Queue::default());
-        let settings =
-            Settings { defaults: Defaults::default(), libexec: None, policy: None, audit: None };
+        let settings = Settings {
+            defaults: Defaults::default(),
+            libexec: None,
+            policy: None,
+            audit: None,
+            landlock: Landlock::default(),
+        };
         let registry = Arc::new(Registry::new(host.clone(), settings, Arc::clone(&queue)));
         let socket = dir.path().join("socket");
         let closer = Arc::new(Closer::new(Arc::clone(&registry), socket.clone()));

@@ -175,22 +175,19 @@ fn check_size(cx: &mut Cx<'_>, size: u64) -> Result<(), Errno> {
 pub(super) fn sys_truncate(cx: &mut Cx<'_>, path: u64, size: i64) -> SysResult {
     let size = offset(size)?;
     let path = cx.read_path(path)?;
-    let (fs, creds) = (cx.fs(), cx.creds());
-    let place = {
-        let fs = fs.lock();
-        fs.find(&creds, &fs.cwd, &path, Walk::FOLLOW)?
-    };
+    // A copy: a walk through /proc/self/cwd takes the lock itself.
+    let (fs, creds) = (cx.fs().lock().clone(), cx.creds());
+    let place = fs.find(&creds, &fs.cwd, &path, Walk::FOLLOW)?;
     match place.kind() {
         FileType::Directory => return Err(Errno::ISDIR.into()),
         FileType::Regular => {}
         _ => return Err(Errno::INVAL.into()),
     }
     permission::check_place(&place, &creds, WRITE)?;
-    fs.lock().vfs.clone().check_not_running(&place)?;
+    fs.vfs.check_not_running(&place)?;
     check_size(cx, size)?;
     place.inode().truncate(size)?;
-    let vfs = cx.fs().lock().vfs.clone();
-    vfs.notify.happened(&place, notify::MODIFY);
+    fs.vfs.notify.happened(&place, notify::MODIFY);
     Ok(0)
 }
 

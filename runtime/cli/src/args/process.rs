@@ -4,6 +4,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
+use trine::Landlock;
 
 /// Flags that `create` and `run --bundle` share.
 #[derive(Args, Clone, Debug, Default)]
@@ -21,6 +22,10 @@ pub(crate) struct CreateFlags {
     /// of the VM with .audit added, if it has one]
     #[arg(long, value_name = "FILE", requires = "policy")]
     pub(crate) audit: Option<PathBuf>,
+    /// Whether the container's processes on the host confine themselves with Landlock: required,
+    /// best-effort or off
+    #[arg(long, value_name = "MODE", default_value = "required")]
+    pub(crate) landlock: Landlock,
     /// The audit log is of all calls, each once; for `policy learn`.
     #[arg(skip)]
     pub(crate) records_calls: bool,

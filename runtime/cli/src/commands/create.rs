@@ -33,13 +33,15 @@ pub(crate) fn create(context: &Context, arguments: &CreateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Adds the policy of the flags to a plan; paths are made absolute, for others open them.
+/// Adds the policy of the flags, and how the processes are confined, to a plan; paths are made
+/// absolute, for others open them.
 ///
 /// # Errors
 /// If a path cannot be made absolute.
 pub(crate) fn set_policy(plan: &mut Plan, flags: &CreateFlags) -> Result<()> {
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
     plan.outline.policy = absolute(&flags.policy).context("cannot use the path of the policy")?;
+    plan.outline.landlock = flags.landlock;
     plan.outline.audit = absolute(&flags.audit).context("cannot use the path of the audit log")?;
     plan.outline.records_calls = flags.records_calls;
     Ok(())

@@ -88,11 +88,12 @@ fn seccomp() -> Finding {
 fn landlock() -> Finding {
     const NAME: &str = "landlock";
     match landlock_abi() {
-        0 => Finding::warn(
+        0 | 1 => Finding::fail(
             NAME,
-            "is missing or off",
-            "a second fence around the I/O process: use Linux 5.13 or newer, and add landlock to \
-             the kernel's lsm= parameter",
+            "is missing, off or too old",
+            "use Linux 5.19 or newer, with landlock in the kernel's lsm= parameter; or do without: \
+             landlock = \"best-effort\" in /etc/trine/config.toml, and trine run --landlock \
+             best-effort",
         ),
         number => Finding::ok(NAME, format!("ABI {number}")),
     }

@@ -19,7 +19,10 @@ use trine_abi::window::{
 use trine_io::protocol::{
     Direction, NOTICE, Notice, PolicySpec, REQUEST, Request, StreamKind, StreamSpec,
 };
-use trine_jail::shared::{self, SharedMemory};
+use trine_jail::{
+    Landlock,
+    shared::{self, SharedMemory},
+};
 use trine_link::Link;
 
 /// Longer than anything here takes on a busy machine.
@@ -38,7 +41,7 @@ impl Sandbox {
             let _ = trine_io::serve(
                 Link::from_descriptor(theirs),
                 |_| Ok::<(), std::io::Error>(()),
-                || Ok(()),
+                |_| Ok(()),
             );
         });
         Self::over(link)
@@ -57,6 +60,7 @@ impl Sandbox {
             policy: policy.map(spec),
             narrowing: None,
             audit: !log.is_empty(),
+            landlock: Landlock::BestEffort,
             record: false,
         };
         sandbox.send(&setup, log);

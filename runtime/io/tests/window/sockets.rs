@@ -65,7 +65,7 @@ impl Guest {
         let (link, theirs) = Link::pair().expect("socket pair");
         std::thread::spawn(move || {
             let enter_fn = |_: Option<BorrowedFd<'_>>| Ok::<(), std::io::Error>(());
-            trine_io::serve(Link::from_descriptor(theirs), enter_fn, || Ok(()))
+            trine_io::serve(Link::from_descriptor(theirs), enter_fn, |_| Ok(()))
         });
         Self::over(Sandbox::with_policy(link, Some(policy), &[]))
     }

@@ -19,7 +19,7 @@ use trine_abi::{
     window::WINDOW_BYTES,
 };
 use trine_io::protocol::{REQUEST as IO_REQUEST, Request as IoRequest};
-use trine_jail::shared::SharedMemory;
+use trine_jail::{Landlock, shared::SharedMemory};
 use trine_link::Link;
 use trine_vmm::protocol::{COMMAND, EVENT, NOTICE, Notice, REQUEST, Request};
 
@@ -132,7 +132,7 @@ fn io_process(interceptors: &[Interceptor]) -> (Arc<IoProcess>, Link) {
     let peer = theirs.try_clone().expect("clone");
     let serving = Link::from_descriptor(theirs);
     thread::spawn(move || {
-        let _ = trine_io::serve(serving, |_| Ok::<(), std::io::Error>(()), || Ok(()));
+        let _ = trine_io::serve(serving, |_| Ok::<(), std::io::Error>(()), |_| Ok(()));
     });
     let setup = serde_json::to_vec(&IoRequest::Setup {
         name: "test".into(),
@@ -140,6 +140,7 @@ fn io_process(interceptors: &[Interceptor]) -> (Arc<IoProcess>, Link) {
         policy: None,
         narrowing: None,
         audit: false,
+        landlock: Landlock::Off,
         record: false,
     })
     .expect("json");

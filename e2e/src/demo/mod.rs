@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Shows the main things, step by step, and checks each.
 
+mod boundary;
+
 use std::{
     fs::File,
     io::{Write as _, stdout},
@@ -18,7 +20,6 @@ use crate::{
     command::{self, PATIENCE},
     images::{BUSYBOX, DEBIAN, write_hex},
     paths,
-    pod::Pod,
     suite::paint,
     terminal::Session,
 };
@@ -54,8 +55,9 @@ fn steps(bed: &Bed) -> Result<()> {
     say(&ctr);
     show(&command::must(&mut ctr, PATIENCE)?);
 
-    title("A web server in a container, through the pod's network namespace");
-    web_server(bed)?;
+    boundary::volume(bed)?;
+    boundary::sockets(bed)?;
+    boundary::policy(bed)?;
 
     title("A pipeline of five processes");
     let script = "seq 1 10000 | grep 7 | sed 's/^/n/' | sort -r | head -n 3";
@@ -92,22 +94,6 @@ fn steps(bed: &Bed) -> Result<()> {
 
     hundred_megabytes(bed)?;
     two_at_once(bed)
-}
-
-/// The host and another container of the pod get a page from a container.
-fn web_server(bed: &Bed) -> Result<()> {
-    let pod = Pod::new(99)?;
-    let id =
-        pod.detach(bed, "mkdir /www; echo it works > /www/page; exec httpd -f -p 80 -h /www")?;
-    let url = format!("http://{}/page", pod.inner());
-    let get = || command::run(Command::new("curl").args(["-s", "--max-time", "5", &url]));
-    command::until("the web server answers", PATIENCE, || Ok(get()?.status == 0))?;
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "--max-time", "5", &url]);
-    ensure!(step(curl)?.trim_end() == "it works", "curl got another page");
-    let inside = step(pod.run(bed, &["--rm"], "wget -q -O- http://127.0.0.1/page"))?;
-    ensure!(inside.trim_end() == "it works", "the pod's other container got another page");
-    bed.remove(&id)
 }
 
 fn hundred_megabytes(bed: &Bed) -> Result<()> {
@@ -214,7 +200,7 @@ fn say(command: &Command) {
     while let Some(word) = words.next() {
         if word == "--address" || word == "--namespace" {
             words.next();
-        } else if word.contains([' ', '|', '>', '$']) {
+        } else if word.contains([' ', '|', '>', '$', '\n']) {
             line += &format!(" '{word}'");
         } else {
             line += &format!(" {word}");
