@@ -290,6 +290,12 @@ impl Kernel {
             // Memory comes free as soon as another vCPU has stopped.
             return;
         }
+        // What ends anyhow comes before who does not.
+        let ending = processes.iter().filter(|process| process.group_exit.lock().is_some());
+        let ending: Vec<_> = ending.cloned().collect();
+        if ending.iter().any(|process| self.end_now(process)) {
+            return;
+        }
         let size = |process: &Arc<Process>| {
             if process.group_exit.lock().is_some() {
                 return None;
@@ -326,22 +332,30 @@ impl Kernel {
             ));
             self.events.push(Event::OutOfMemory { pid: process.pid });
             self.exit_group(process, SIGKILL);
-            // Its memory has to be free before whoever needs it tries again.  The task that is
-            // being served ends by itself, on its way back to application code.
-            let current = self.services.registry.current();
-            let threads = process.threads.lock().clone();
-            for thread in &threads {
-                let is_current =
-                    current.as_ref().is_some_and(|current| Arc::ptr_eq(current, thread));
-                if !is_current && !self.runs_elsewhere(thread) {
-                    if let Some(trace) = thread.trace.lock().as_mut() {
-                        // Memory cannot wait for a tracer.
-                        trace.has_seen_exit = true;
-                    }
-                    self.exit_thread(thread);
+            let process = Arc::clone(process);
+            self.end_now(&process);
+        }
+    }
+
+    /// Ends the threads of a process that is to end: its memory has to be free before whoever needs
+    /// it tries again.  The task that is being served ends by itself, on its way back to application
+    /// code.  Returns whether there was any other.
+    fn end_now(&mut self, process: &Arc<Process>) -> bool {
+        let current = self.services.registry.current();
+        let threads = process.threads.lock().clone();
+        let mut any = false;
+        for thread in &threads {
+            let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, thread));
+            if !is_current && !self.runs_elsewhere(thread) {
+                if let Some(trace) = thread.trace.lock().as_mut() {
+                    // Memory cannot wait for a tracer.
+                    trace.has_seen_exit = true;
                 }
+                self.exit_thread(thread);
+                any = true;
             }
         }
+        any
     }
 
     /// Takes the mark that a copy to or from application memory found no frame.

@@ -261,6 +261,22 @@ fn out_of_memory_among_many_small_processes_spares_init() {
 }
 
 #[test]
+fn out_of_memory_waits_for_those_who_end_anyhow() {
+    let mut world = World::with_ram(8 << 20);
+    let init = world.start(0, &["/bin/init"]);
+    let hog = world.fork(&init);
+    let at = world.map(&hog, 4 << 20);
+    (0..1024).for_each(|page| world.touch(&hog, at + page * PAGE, true));
+    // Killed, but it has not run since.
+    world.kernel.exit_group(&hog.process, 9);
+    world.kernel.out_of_memory();
+    let dead = crate::process::task::Phase::Dead;
+    assert_eq!((hog.phase(), init.phase() == dead), (dead, false));
+    let is_oom = |event: &_| matches!(event, trine_abi::control::Event::OutOfMemory { .. });
+    assert!(!world.kernel.take_events().iter().any(is_oom));
+}
+
+#[test]
 fn out_of_memory_kills_the_largest_process() {
     let mut world = World::with_ram(8 << 20);
     let init = world.start(0, &["/bin/init"]);
