@@ -273,22 +273,6 @@ fn append_truncate_seek_and_shared_positions() {
     assert_eq!(c.read(path_only, 1), Err(EBADF));
 }
 
-/// The link leads to what the walk's own context says, which must not be locked meanwhile.
-#[test]
-fn truncate_through_the_own_directory_in_proc() {
-    let mut c = with_tree();
-    let fd = c.open("/f", O_RDWR | O_CREAT);
-    assert_eq!(c.write(fd, b"hello"), 5);
-    for link in ["/proc/self/cwd", "/proc/self/root"] {
-        let path = c.text(0, &format!("{link}/f"));
-        assert_eq!(c.call(76, &[path, 2]), 0, "{link}");
-        let missing = c.text(0, &format!("{link}/missing"));
-        assert_eq!(c.call(76, &[missing, 2]), ENOENT, "{link}");
-    }
-    let fd = c.open("/f", O_RDWR);
-    assert_eq!(c.read(fd, 10), Ok(b"he".to_vec()));
-}
-
 #[test]
 fn writes_from_bad_memory_count_what_was_there() {
     let mut c = with_tree();
