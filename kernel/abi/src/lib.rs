@@ -15,6 +15,7 @@
 //! | [`ring`] | the byte ring that carries control messages |
 //! | [`control`] | commands to the kernel, events from it |
 //! | [`names`] | the names of all system calls |
+//! | [`text`] | rewritten program text in images, and how it enters the kernel |
 //! | [`wire`] | how a control message is encoded |
 //! | [`window`] | rings and buffers between the kernel and the I/O server |
 //! | [`file`] | arguments and answers of forwarded file calls |
@@ -32,6 +33,7 @@ pub mod names;
 pub mod nucleus;
 pub mod ring;
 pub mod socket;
+pub mod text;
 pub mod vcpu;
 pub mod window;
 pub mod wire;
