@@ -32,7 +32,7 @@ pub struct BootInfo {
     pub page_table: u64,
     /// vCPUs that this VM has.
     pub vcpus: u32,
-    /// Bit 0: RDFSBASE and WRFSBASE work in ring 3.
+    /// [`FEATURE_FSGSBASE`] and [`FEATURE_REWRITTEN_TEXT`].
     pub features: u32,
     /// TSC ticks to nanoseconds: `ns = (ticks * tsc_mult) >> 32`.
     pub tsc_mult: u64,
@@ -69,5 +69,8 @@ pub const BLOCK_BYTES: u64 = 72;
 
 /// [`BootInfo::features`]: the FS and GS base instructions work in ring 3.
 pub const FEATURE_FSGSBASE: u32 = 1;
+/// [`BootInfo::features`]: programs may use the image's rewritten text ([`crate::text`]); needs
+/// [`FEATURE_FSGSBASE`].
+pub const FEATURE_REWRITTEN_TEXT: u32 = 2;
 
 const _: () = assert!(size_of::<BootInfo>() <= 4096);

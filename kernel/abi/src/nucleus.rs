@@ -83,10 +83,20 @@ pub struct Data {
     pub leave: IretFrame,
     /// 1: a kick met kernel code.
     pub delivered: u64,
+    /// Address at which rewritten code enters (see [`crate::text`]), as SYSCALL would.
+    pub gate: u64,
 }
 
+/// GS base with which trampolines find [`Data::gate`] of the data page at `data`.
+pub const fn gate_base(data: u64) -> u64 {
+    data + core::mem::offset_of!(Data, gate) as u64 + GATE_DISTANCE
+}
+
+const GATE_DISTANCE: u64 = crate::text::GATE_DISPLACEMENT.unsigned_abs() as u64;
+
 /// Offsets in the data page of words to which the VMM adds the address of the nucleus.
-pub const RELOCATIONS: [u64; 10] = [0x00, 0x30, 0x48, 0x58, 0x70, 0x80, 0x98, 0xa8, 0xc0, 0xc30];
+pub const RELOCATIONS: [u64; 11] =
+    [0x00, 0x30, 0x48, 0x58, 0x70, 0x80, 0x98, 0xa8, 0xc0, 0x100, 0xc30];
 
 /// What [`Header::run`] returns.
 pub mod trap {
@@ -104,3 +114,5 @@ const _: () = assert!(size_of::<Header>() == 32);
 const _: () = assert!(core::mem::offset_of!(Data, enter_syscall) == 0x30);
 const _: () = assert!(core::mem::offset_of!(Data, leave) == 0xd0);
 const _: () = assert!(core::mem::offset_of!(Data, delivered) == 0xf8);
+const _: () = assert!(core::mem::offset_of!(Data, gate) == 0x100);
+const _: () = assert!(crate::text::GATE_DISPLACEMENT < 0);

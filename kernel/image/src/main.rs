@@ -50,10 +50,12 @@ extern "C" fn main() -> ! {
         window,
         info.seed,
     );
+    let needed = FEATURE_FSGSBASE | FEATURE_REWRITTEN_TEXT;
+    services.rewritten_text.store(info.features & needed == needed, Ordering::Relaxed);
     let options = BootOptions {
         vcpus: info.vcpus,
         hwcap: info.hwcap,
-        hwcap2: info.features << 1,
+        hwcap2: (info.features & FEATURE_FSGSBASE) << 1,
         clock: TscClock { tsc_base, mult, base_ns },
         fpu: FpuOps {
             save_fn: fpu::save_task,

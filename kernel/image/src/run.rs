@@ -133,6 +133,9 @@ fn run_task(mut machine: Held, vcpu: usize, task: &TaskRef) -> Held {
         fs: task.fs_base.load(Ordering::Relaxed),
         gs: task.gs_base.load(Ordering::Relaxed),
     };
+    let gate = mm.uses_rewritten_text().then(|| fpu::cpu(vcpu).gate_base());
+    let own_gs = bases.gs;
+    bases.gs = gate.unwrap_or(own_gs);
     // A copy: whoever holds the lock meanwhile may look at the task.
     let mut registers = *task.registers.lock();
     fpu::switch_to(vcpu, task);
@@ -144,7 +147,7 @@ fn run_task(mut machine: Held, vcpu: usize, task: &TaskRef) -> Held {
     if is_other {
         // Under the lock: the memory before may be freed from here on.
         cpu.load();
-        let before = ACTIVE[vcpu].lock().replace(mm);
+        let before = ACTIVE[vcpu].lock().replace(Arc::clone(&mm));
         drop(before);
     }
     drop(machine);
@@ -154,6 +157,12 @@ fn run_task(mut machine: Held, vcpu: usize, task: &TaskRef) -> Held {
     fpu::ran(vcpu);
     *task.registers.lock() = registers;
     task.fs_base.store(bases.fs, Ordering::Relaxed);
+    if gate == Some(bases.gs) {
+        bases.gs = own_gs;
+    } else if gate.is_some() {
+        // The program has set a GS base of its own.
+        mm.use_own_text();
+    }
     task.gs_base.store(bases.gs, Ordering::Relaxed);
     machine.sleep_window(false);
     machine.kernel.trap(task, trap);

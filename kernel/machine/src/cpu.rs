@@ -15,7 +15,7 @@ use trine_abi::{
         BOOT_INFO, DIRECT_MAP, MMIO_CALL, MMIO_DOORBELL, NUCLEUS_BASE, NUCLEUS_STRIDE, USER_END,
         VCPU_PAGES,
     },
-    nucleus::{DATA_PAGE, Data, EXCEPTION_STACK, Header, trap},
+    nucleus::{DATA_PAGE, Data, EXCEPTION_STACK, Header, gate_base, trap},
     vcpu::{Call, TEXT_BYTES, VcpuPage},
 };
 
@@ -214,6 +214,11 @@ impl Cpu {
                 Trap::Exception { vector: vector as u8, code }
             }
         }
+    }
+
+    /// The GS base with which rewritten code (see [`trine_abi::text`]) enters the kernel on this vCPU.
+    pub fn gate_base(&self) -> u64 {
+        gate_base(self.data as u64)
     }
 
     /// Loads the page tables of the last [`Cpu::enter`], if they are not loaded yet.

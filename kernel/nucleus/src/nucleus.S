@@ -126,6 +126,16 @@ enter_syscall:
     xorl %eax, %eax
     jmp enter
 
+# Where a trampoline jumps (trine_abi::text): RCX has the address to return to, RFLAGS and RSP are
+# the application's.  The stack is one word, Data::reserved.
+enter_direct:
+    movq %rsp, USER_RSP(%rip)
+    leaq KERNEL_MXCSR(%rip), %rsp
+    pushfq
+    popq %r11
+    movq ENTER_SYSCALL + 24(%rip), %rsp
+    jmp enter_syscall
+
 enter_page_fault:
     SAVE_REGISTERS
     SAVE_FRAME EXCEPTION_FRAME
@@ -268,6 +278,8 @@ trine_nucleus_data:
     FRAME enter_exception
     FRAME enter_kick
     .quad 0, 0x33, 0x202, 0, 0x2b
+    .quad 0
+    .quad enter_direct - trine_nucleus_start
 .org trine_nucleus_data - trine_nucleus_start + 0xa00
 scratch:
 .org trine_nucleus_data - trine_nucleus_start + 0xc00

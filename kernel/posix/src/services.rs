@@ -53,6 +53,9 @@ pub struct Services {
     pub(crate) stale: Lock<Vec<Stale>>,
     /// Process timers that came due: process id, timer.
     pub(crate) due_timers: Lock<Vec<(u32, u32)>>,
+    /// New memories use the rewritten text of the image: this machine and the configuration let
+    /// them.
+    pub rewritten_text: AtomicBool,
     random: Lock<ChaCha20Rng>,
 }
 
@@ -78,6 +81,7 @@ impl Services {
             out_of_memory: AtomicBool::new(false),
             stale: Lock::new(Vec::new()),
             due_timers: Lock::new(Vec::new()),
+            rewritten_text: AtomicBool::new(false),
             random: Lock::new(ChaCha20Rng::from_seed(seed)),
         })
     }

@@ -12,6 +12,7 @@ use crate::{
         dentry::Location,
         file::FileOps,
         pipe::Pipe,
+        text::Text,
         types::{Attr, DirSink, FileType, FsStat, NewInode, OpenFlags, SetAttr},
     },
     io::{Sink, Source},
@@ -207,6 +208,11 @@ pub trait Inode: Send + Sync + fmt::Debug {
     /// `ENODEV` if it cannot be mapped; `ENXIO` beyond the end; `ENOSPC` or `ENOMEM`.
     fn page(&self, _index: u64, _write: bool) -> Result<Page, Errno> {
         Err(Errno::NODEV)
+    }
+
+    /// What executable mappings use in place of some of its pages.
+    fn text(&self) -> Option<Text> {
+        None
     }
 
     /// Whether `page` works.

@@ -8,7 +8,7 @@
 //! | [`dentry`], [`mount`], `walk`, `permission` | names, mounts, path resolution |
 //! | [`file`], `open`, [`table`], `locks` | open files, descriptors, locks |
 //! | `volume` | files of the host |
-//! | `erofs`, `memory` | the image; tmpfs and the writable root over the image |
+//! | `erofs`, `text`, `memory` | the image, and its rewritten program text; tmpfs and the writable root over the image |
 //! | `pseudo`, `proc`, `sysfs` | what the kernel makes up |
 //! | `mqueue`, `notify` | POSIX message queues; inotify |
 //! | `devices`, [`pipe`], [`tty`], [`stream`] | devices, pipes, terminals, standard streams |
@@ -45,6 +45,7 @@ mod sysfs;
 mod table;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod tty;
 pub mod types;
 pub(crate) mod volume;
@@ -57,3 +58,4 @@ pub use file::{File, FileRef, read_at};
 pub use mount::Vfs;
 pub use open::{open_executable, open_executable_at};
 pub use table::FdTable;
+pub(crate) use text::Text;

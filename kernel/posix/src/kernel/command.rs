@@ -149,7 +149,14 @@ impl Kernel {
         let (file, path) = find_program(&place, &creds, first, &spec.env)?;
         let shown = text(&path);
         let request =
-            Request { file, path, args: spec.args.clone(), env: spec.env.clone(), is_fixed: false };
+            Request {
+            file,
+            path,
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            is_fixed: false,
+            is_traced: false,
+        };
         let loaded = self
             .load_program(&place, &creds, &limits, request)
             .map_err(|errno| (errno, format!("exec: \"{shown}\": {}", describe(errno))))?;

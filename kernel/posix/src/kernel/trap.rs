@@ -31,6 +31,8 @@ const FPE_FLTRES: i32 = 6;
 const FPE_FLTINV: i32 = 7;
 const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
+/// Page fault error code: an instruction fetch.
+const CODE_FETCH: u64 = 16;
 
 impl Kernel {
     /// Handles why a task stopped running.
@@ -46,6 +48,7 @@ impl Kernel {
         self.check_cpu_time(&task.process);
         match trap {
             Trap::SystemCall => self.system_call(task, None),
+            _ if leave_trampoline(task, trap) => {}
             Trap::PageFault { address, code } => self.page_fault(task, address, code),
             Trap::Exception { vector, code } => self.exception(task, vector, code),
             Trap::Kick => {
@@ -248,7 +251,7 @@ impl Kernel {
     }
 
     fn page_fault(&mut self, task: &TaskRef, address: u64, code: u64) {
-        let kind = if code & 16 != 0 {
+        let kind = if code & CODE_FETCH != 0 {
             FaultKind::Execute
         } else if code & 2 != 0 {
             FaultKind::Write
@@ -324,4 +327,25 @@ impl Kernel {
         };
         self.force_signal(task, info);
     }
+}
+
+/// Moves a thread that stopped in a trampoline back to where it came from, so that nobody ever sees
+/// it there.  A trap that the program's own code would not have had is over with that, and does not
+/// come again: what it ran into is gone.  Says whether it was such a trap.
+fn leave_trampoline(task: &TaskRef, trap: Trap) -> bool {
+    let Some(mm) = task.mm() else { return false };
+    let mut registers = task.registers.lock();
+    let Some(origin) = mm.origin(registers.rip) else { return false };
+    if let Trap::PageFault { code, .. } = trap
+        && code & CODE_FETCH != 0
+    {
+        // The trampoline itself is not mapped, or not seen yet.
+        return false;
+    }
+    registers.rip = origin;
+    if trap == Trap::Kick {
+        return false;
+    }
+    mm.use_own_text();
+    true
 }

@@ -5,7 +5,7 @@ use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 
 use trine_machine::Access;
 
-use super::{HIGHEST, LOWEST, PAGE_SIZE, SharedMemory};
+use super::{HIGHEST, LOWEST, PAGE_SIZE, SharedMemory, TextUse};
 use crate::{Errno, fs::FileRef};
 
 /// Most areas of one memory (vm.max_map_count).
@@ -80,6 +80,8 @@ pub struct Area {
     pub no_fork: bool,
     /// MADV_WIPEONFORK.
     pub wipe_on_fork: bool,
+    /// Whether it has rewritten text, or trampolines.
+    pub text: TextUse,
     /// Where a sequence of faults would go on, and how many pages it then brings in.
     pub(crate) next_fault: u64,
     pub(crate) window: u64,
@@ -98,6 +100,7 @@ impl Area {
             grows_down: false,
             no_fork: false,
             wipe_on_fork: false,
+            text: TextUse::None,
             next_fault: 0,
             window: 0,
         }
@@ -142,6 +145,7 @@ impl Area {
         let same = self.end == next.start
             && self.protection == next.protection
             && self.name == next.name
+            && self.text == next.text
             && self.label == next.label
             && self.grows_down == next.grows_down
             && !self.grows_down
@@ -198,6 +202,18 @@ impl Areas {
     pub(crate) fn find_mut(&mut self, address: u64) -> Option<&mut Area> {
         let (_, area) = self.map.range_mut(..=address).next_back()?;
         (address < area.end).then_some(area)
+    }
+
+    /// The areas with rewritten text that overlap a range.
+    pub(super) fn rewritten_mut(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> impl Iterator<Item = &mut Area> {
+        self.map
+            .range_mut(..end)
+            .map(|(_, area)| area)
+            .filter(move |area| area.end > start && area.text == TextUse::Rewritten)
     }
 
     /// The first area that begins at an address or above it.

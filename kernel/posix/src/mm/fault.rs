@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering;
 use trine_abi::layout::HUGE_PAGE_SIZE;
 use trine_machine::{Access, AddressSpace, Frame, HugeFrame, Page};
 
-use super::{Area, AreaKind, Areas, Mm, PAGE_SIZE, SharedMemory, areas::STACK_GUARD};
+use super::{Area, AreaKind, Areas, Mm, PAGE_SIZE, SharedMemory, TextUse, areas::STACK_GUARD};
 use crate::{Errno, fs::FileRef};
 
 /// Pages of a file that one fault maps, an aligned block of them.
@@ -167,7 +167,12 @@ impl Mm {
         // What may be written through the mapping is the file's own frame from the start: another
         // page would have to be replaced everywhere with the first write.
         let own = shared && area.protection.write && file.is_writable();
-        let page = file_page(file, index, own)?;
+        let text = (area.text == TextUse::Rewritten).then(|| file.inode().text()).flatten();
+        let text_page = |index| text.and_then(|text| text.page(index));
+        let page = match text_page(index) {
+            Some(page) => page,
+            None => file_page(file, index, own)?,
+        };
         let rights = area.protection.access();
         let read_only = Access { write: false, ..rights };
         if write && !shared {
@@ -194,7 +199,8 @@ impl Mm {
                 break;
             }
             if at != address && !space.is_mapped(at) {
-                let Ok(page) = file.page(index, own) else { break };
+                let page = text_page(index).map_or_else(|| file.page(index, own), Ok);
+                let Ok(page) = page else { break };
                 if space.map(at, page, if own { rights } else { read_only }).is_err() {
                     break;
                 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The copy of a memory that fork makes.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use trine_machine::space::Sharing;
 
@@ -24,6 +24,7 @@ impl Mm {
         child.stack_limit = AtomicU64::new(self.stack_limit.load(Ordering::Relaxed));
         child.limits =
             [0, 1].map(|index| AtomicU64::new(self.limits[index].load(Ordering::Relaxed)));
+        child.rewritten_text = AtomicBool::new(self.uses_rewritten_text());
         let mut budget = COPY_BUDGET;
         let areas = self.areas.lock();
         let (mut space, mut child_space) = (self.space.lock(), child.space.lock());

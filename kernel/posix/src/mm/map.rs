@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use trine_machine::{Access, Page};
 
-use super::{Area, AreaKind, Fault, FaultKind, HIGHEST, LOWEST, Mm, PAGE_SIZE, Protection};
+use super::{Area, AreaKind, Fault, FaultKind, HIGHEST, LOWEST, Mm, PAGE_SIZE, Protection, TextUse};
 use crate::Errno;
 
 /// Private writable memory beyond this is an obvious mistake (overcommit heuristics), in bytes.
@@ -90,6 +90,7 @@ impl Mm {
                 } else if !areas.is_free(start, end) {
                     let removed = areas.remove(start, end)?;
                     self.space.lock().unmap(start, end);
+                    self.forget_text(&mut areas, &removed);
                     drop(removed);
                 }
                 start
@@ -112,6 +113,7 @@ impl Mm {
         let mut area = Area::new(start, start + bytes, request.protection, request.kind);
         area.name = request.name;
         area.grows_down = request.grows_down;
+        self.rewrite(&mut areas, &mut area)?;
         areas.insert(area)?;
         Ok(start)
     }
@@ -157,6 +159,7 @@ impl Mm {
             let mut areas = self.areas.lock();
             let removed = areas.remove(start, end)?;
             self.space.lock().unmap(start, end);
+            self.forget_text(&mut areas, &removed);
             removed
         };
         // Files may be closed by this, which must happen without the locks.
@@ -193,6 +196,10 @@ impl Mm {
                 AreaKind::Fixed if protection.write => return Err(Errno::ACCES),
                 _ => {}
             }
+        }
+        if protection.write || !protection.execute {
+            // Before the areas are split: those that begin outside go back as well.
+            self.restore_text(&mut areas, start, end);
         }
         areas.change(start, end, |area| area.protection = protection)?;
         self.space.lock().protect(start, end, protection.access());
@@ -307,6 +314,10 @@ impl Mm {
             }
             None => Placement::Hint(0),
         };
+        if area.text != TextUse::None {
+            // Its jumps would not find the trampolines.
+            self.use_own_text();
+        }
         let part = area.part(old, area.end);
         let mut request = MapRequest::new(placement, new_bytes, area.protection, part.kind);
         request.name = area.name;

@@ -10,13 +10,14 @@ mod fork;
 mod map;
 mod shared;
 mod stale;
+mod text;
 mod user;
 pub mod vdso;
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use trine_machine::AddressSpace;
@@ -27,6 +28,7 @@ pub use self::{
     fault::{Fault, FaultKind},
     map::{MapRequest, Placement},
     shared::SharedMemory,
+    text::TextUse,
     user::{UserSink, UserSource},
 };
 use crate::{Errno, fs::FileRef, services::ServicesRef, sync::Lock};
@@ -80,6 +82,8 @@ pub struct Mm {
     pub stack_limit: AtomicU64,
     /// How much may be mapped, in bytes (RLIMIT_AS), and how much of data (RLIMIT_DATA).
     pub limits: [AtomicU64; 2],
+    /// Rewritten text may be used.
+    rewritten_text: AtomicBool,
     services: ServicesRef,
 }
 
@@ -103,6 +107,7 @@ impl Mm {
             stack_limit: AtomicU64::new(8 << 20),
             limits: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            rewritten_text: AtomicBool::new(services.rewritten_text.load(Ordering::Relaxed)),
             services: services.clone(),
         })
     }

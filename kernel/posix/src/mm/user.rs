@@ -67,6 +67,7 @@ impl Mm {
                 if !changeable || !area.protection.any() {
                     return Err(Errno::FAULT);
                 }
+                self.use_own_text();
                 self.fault_in(at, 0, FaultKind::Read)?;
                 let mut space = self.space.lock();
                 let page_at = at - within as u64;

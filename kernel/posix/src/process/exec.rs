@@ -67,6 +67,8 @@ pub(crate) struct Request {
     pub(crate) env: Vec<Vec<u8>>,
     /// Addresses are not to be random (ADDR_NO_RANDOMIZE).
     pub(crate) is_fixed: bool,
+    /// Somebody traces the thread.
+    pub(crate) is_traced: bool,
 }
 
 /// A program that is ready to run.
@@ -217,6 +219,9 @@ impl Kernel {
         limits: &Limits,
     ) -> Result<Mapped, Errno> {
         let mm = Mm::new(&self.services)?;
+        if request.is_traced {
+            mm.use_own_text();
+        }
         let stack_limit = limits.soft(RLIMIT_STACK);
         mm.stack_limit.store(stack_limit, Ordering::Relaxed);
         mm.limits[0].store(limits.soft(RLIMIT_AS), Ordering::Relaxed);

@@ -161,6 +161,9 @@ impl Kernel {
             }
             *trace = Some(Trace::new(tracer, options, is_seized));
         }
+        if let Some(mm) = task.mm() {
+            mm.use_own_text();
+        }
         task.traced.store(true, Ordering::Relaxed);
         tracer.tracees.lock().push(task.clone());
         Ok(())

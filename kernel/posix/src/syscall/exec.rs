@@ -94,7 +94,8 @@ pub(super) fn sys_execveat(
     let limits = cx.task.process.limits.lock().clone();
     let persona = cx.task.process.personality.load(Ordering::Relaxed);
     let is_fixed = persona & ADDR_NO_RANDOMIZE != 0;
-    let request = Request { file, path, args, env, is_fixed };
+    let is_traced = cx.task.is_traced();
+    let request = Request { file, path, args, env, is_fixed, is_traced };
     let loaded = cx.kernel.load_program(&context, &creds, &limits, request)?;
     // Everything that can fail did not.  The other threads go first.
     let siblings = cx.task.process.threads.lock().clone();

@@ -294,7 +294,11 @@ pub(super) fn sys_arch_prctl(cx: &mut Cx<'_>, code: u32, address: u64) -> SysRes
     match code {
         SET_FS | SET_GS if address >= HIGHEST => return Err(Errno::PERM.into()),
         SET_FS => cx.task.fs_base.store(address, Ordering::Relaxed),
-        SET_GS => cx.task.gs_base.store(address, Ordering::Relaxed),
+        SET_GS => {
+            // Rewritten text needs GS for itself.
+            cx.mm().use_own_text();
+            cx.task.gs_base.store(address, Ordering::Relaxed);
+        }
         GET_FS => cx.write_u64(address, cx.task.fs_base.load(Ordering::Relaxed))?,
         GET_GS => cx.write_u64(address, cx.task.gs_base.load(Ordering::Relaxed))?,
         _ => return Err(Errno::INVAL.into()),

@@ -75,6 +75,7 @@ fn transfer(
     let local = cx.read_iovec(local, local_count)?;
     let remote = cx.read_iovec(remote, remote_count)?;
     let (other, own) = (memory(cx, pid)?, cx.mm());
+    other.use_own_text();
     Ok(match direction {
         Direction::FromRemote => copy((&other, remote), (&own, local)),
         Direction::ToRemote => copy((&own, local), (&other, remote)),

@@ -14,10 +14,13 @@
 mod data;
 mod directory;
 mod inode;
+mod text;
 mod xattr;
 
 pub(crate) use data::{PageAt, Piece};
 pub(crate) use inode::EInode;
+pub(crate) use text::FileText;
+use text::Tables;
 
 use crate::Errno;
 
@@ -37,6 +40,7 @@ pub(crate) struct Erofs {
     xattrs: u64,
     epoch: u64,
     epoch_ns: u32,
+    text: Tables,
 }
 
 /// Checked access to the image.
@@ -109,6 +113,7 @@ impl Erofs {
             xattrs: u64::from(u32_at(sb, 44)) * BLOCK,
             epoch: u64_at(sb, 24),
             epoch_ns: u32_at(sb, 32),
+            text: Tables::find(Bytes(image), u64::from(u32_at(sb, 36))),
         };
         match this.inode(this.root) {
             Ok(root) if root.is_directory() => Ok(this),

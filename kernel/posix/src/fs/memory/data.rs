@@ -11,6 +11,7 @@ use crate::{
     fs::{
         erofs::{EInode, PageAt, Piece},
         inode::Allocate,
+        text::Text,
     },
     io::{Sink, Source},
     mm::StalePages,
@@ -131,9 +132,19 @@ impl Data {
             Some(frame) => Some(Page::Frame(frame.clone())),
             None => self.lower_page(node, index).ok().flatten(),
         };
-        if let Some(page) = page {
+        let rewritten = image_text(node).and_then(|text| text.page(index));
+        for page in page.into_iter().chain(rewritten) {
             node.stale(StalePages::Was(index, page.address()));
         }
+    }
+
+    /// The rewritten text of a file that is still as in the image.
+    pub(super) fn text(&mut self, node: &Node) -> Option<Text> {
+        let (_, inode) = node.image()?;
+        let is_whole = self.frames.is_empty() && [self.size, self.lower_end] == [inode.size; 2];
+        let text = image_text(node).filter(|_| is_whole)?;
+        self.mapped = true;
+        Some(text)
     }
 
     /// What is mapped of a page that has no frame; `None` if it must get one.
@@ -347,6 +358,12 @@ impl Data {
     pub(super) fn frames(&self) -> u64 {
         self.frames.len() as u64
     }
+}
+
+/// The rewritten text of the image's file.
+fn image_text(node: &Node) -> Option<Text> {
+    let text = node.image()?.0.text(node.ino)?;
+    Some(Text::new(node.fs.services.arena, text))
 }
 
 impl Drop for Node {

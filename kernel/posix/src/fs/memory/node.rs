@@ -17,6 +17,7 @@ use crate::{
         erofs::{EInode, Erofs},
         inode::{Allocate, Inode, InodeRef},
         pipe::Pipe,
+        text::Text,
         types::{Attr, DirSink, FileType, NewInode, SetAttr},
     },
     io::{Sink, Source},
@@ -336,6 +337,11 @@ impl Inode for Node {
             self.pin(&mut meta);
         }
         Ok(page)
+    }
+
+    fn text(&self) -> Option<Text> {
+        let Body::File(data) = &self.body else { return None };
+        data.lock().text(self)
     }
 
     fn is_mappable(&self) -> bool {

@@ -44,6 +44,7 @@ impl Inode for MemInode {
     fn open(&self, _flags: OpenFlags) -> Result<Option<Arc<dyn FileOps>>, Errno> {
         self.subject.check()?;
         let mm = self.subject.task()?.mm().ok_or(Errno::SRCH)?;
+        mm.use_own_text();
         Ok(Some(Arc::new(Memory { mm })))
     }
 
