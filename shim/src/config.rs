@@ -9,6 +9,7 @@
 //! policy = "/etc/trine/policy.toml"   # what pods may forward to the host; none: everything
 //! audit = "/var/log/trine/audit"      # where the policy's log goes; none: beside the VM's log
 //! landlock = "required"         # or best-effort, or off: see docs/security.md
+//! system_calls = "direct"       # or trap: never by a jump, see docs/kernel.md
 //!
 //! [cache]
 //! dir = "/var/lib/trine/images"
@@ -29,7 +30,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use trine::{Landlock, oci::MEMORY_MIN_BYTES};
+use trine::{Landlock, SystemCalls, oci::MEMORY_MIN_BYTES};
 
 use crate::log::Level;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub audit: Option<PathBuf>,
     /// Whether the processes of pods confine themselves with Landlock.
     pub landlock: Landlock,
+    /// How programs enter their VM's kernel.
+    pub system_calls: SystemCalls,
     /// The image cache.
     pub cache: Cache,
     /// Sizes of VMs.
@@ -72,6 +75,7 @@ impl Default for Config {
             policy: None,
             audit: None,
             landlock: Landlock::default(),
+            system_calls: SystemCalls::default(),
             cache: Cache::default(),
             vm: Vm::default(),
         }
@@ -249,6 +253,7 @@ mod tests {
             ("[cache]\nmax_mib = 0", "cache.max_mib is 0"),
             ("policy = \"p\"", "policy is \"p\", expected an absolute path"),
             ("landlock = \"on\"", "/c.toml line 1: unknown variant `on`"),
+            ("system_calls = \"fast\"", "/c.toml line 1: unknown variant `fast`"),
             ("libexec = \"lib\"", "libexec is \"lib\", expected an absolute path"),
         ] {
             let fault = fault(text);

@@ -11,6 +11,9 @@ mod fpu;
 mod run;
 mod start;
 
+use core::sync::atomic::Ordering;
+
+use trine_abi::boot::{FEATURE_FSGSBASE, FEATURE_REWRITTEN_TEXT};
 use trine_machine::{
     channel::Channel,
     cpu::{self, Cpu},
@@ -55,7 +58,8 @@ extern "C" fn main() -> ! {
     let options = BootOptions {
         vcpus: info.vcpus,
         hwcap: info.hwcap,
-        hwcap2: (info.features & FEATURE_FSGSBASE) << 1,
+        // HWCAP2_FSGSBASE.
+        hwcap2: u32::from(info.features & FEATURE_FSGSBASE != 0) << 1,
         clock: TscClock { tsc_base, mult, base_ns },
         fpu: FpuOps {
             save_fn: fpu::save_task,

@@ -6,7 +6,7 @@ use std::{fs, path::Path, time::SystemTime};
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::Spec;
 use trine::{
-    Landlock,
+    Landlock, SystemCalls,
     oci::{self, Defaults, Translation},
 };
 use trine_abi::control::Process;
@@ -64,6 +64,7 @@ pub(crate) fn load(context: &Context, bundle: &Path, id: &str) -> Result<Plan> {
             narrowing,
             audit: None,
             landlock: Landlock::default(),
+            system_calls: SystemCalls::default(),
             records_calls: false,
             log: context.log.vm_path.clone(),
         },

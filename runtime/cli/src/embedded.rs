@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use oci_spec::image::Config as ImageConfig;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use trine::{
-    Landlock, Volume,
+    Landlock, SystemCalls, Volume,
     oci::{Defaults, MEMORY_MIN_BYTES},
 };
 use trine_abi::{
@@ -121,6 +121,7 @@ pub(crate) fn plan(
         narrowing: None,
         audit: None,
         landlock: Landlock::default(),
+        system_calls: SystemCalls::default(),
         records_calls: false,
         log: context.log.vm_path.clone(),
     };

@@ -5,7 +5,7 @@ use std::{fs::File, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use trine::{
-    ContainerSpec, Landlock, Limits, PodOptions, Stdio, Volume,
+    ContainerSpec, Landlock, Limits, PodOptions, Stdio, SystemCalls, Volume,
     policy::{Narrowing, Source},
 };
 use trine_abi::control::{Config, Process};
@@ -46,6 +46,8 @@ pub(crate) struct Outline {
     pub(crate) audit: Option<PathBuf>,
     /// Whether VMM and I/O process confine themselves with Landlock.
     pub(crate) landlock: Landlock,
+    /// How programs enter their VM's kernel.
+    pub(crate) system_calls: SystemCalls,
     /// The log is of all calls, each once.
     pub(crate) records_calls: bool,
     /// Where VMM and I/O process log.
@@ -66,6 +68,7 @@ impl Plan {
             narrowing: self.outline.narrowing.clone(),
             audit: self.outline.audit.clone(),
             landlock: self.outline.landlock,
+            system_calls: self.outline.system_calls,
             record: self.outline.records_calls,
             interceptors: Vec::new(),
         }

@@ -43,4 +43,5 @@ pub use replace::replace;
 pub use spec::{ContainerSpec, Limits, Stdio, Stream, VMM_OVERHEAD_BYTES};
 pub use state::{ContainerState, ExitStatus, ProcessState};
 pub use trine_jail::Landlock;
+pub use trine_vmm::protocol::SystemCalls;
 pub use volume::Volume;

@@ -22,7 +22,7 @@ use trine_abi::{
 };
 use trine_jail::Landlock;
 use trine_link::{Link, LinkError};
-use trine_vmm::protocol::{BOOT, BootRequest, COMMAND};
+use trine_vmm::protocol::{BOOT, BootRequest, COMMAND, SystemCalls};
 
 use crate::{
     Container, ContainerSpec, Error,
@@ -71,6 +71,8 @@ pub struct PodOptions {
     pub audit: Option<PathBuf>,
     /// Whether VMM and I/O process confine themselves with Landlock.
     pub landlock: Landlock,
+    /// How programs enter their VM's kernel.
+    pub system_calls: SystemCalls,
     /// The log is of all calls, each once: to learn a policy from.
     pub record: bool,
 }
@@ -97,6 +99,7 @@ pub(crate) struct Shared {
     /// The policy lets no programs run from volumes.
     no_exec: AtomicBool,
     landlock: Landlock,
+    system_calls: SystemCalls,
     next_vm: AtomicU32,
     /// By id; `None` while a container is being created.
     vms: Mutex<BTreeMap<String, Option<Arc<Vm>>>>,
@@ -140,6 +143,7 @@ impl Pod {
             policy: Mutex::new((0, policy)),
             no_exec: AtomicBool::new(no_exec),
             landlock,
+            system_calls: options.system_calls,
             next_vm: AtomicU32::new(0),
             vms: Mutex::default(),
         });
@@ -314,6 +318,7 @@ impl Shared {
             vcpus: spec.limits.vcpus,
             images: 1,
             landlock: self.landlock,
+            system_calls: self.system_calls,
         };
         let boot = serde_json::to_vec(&boot)
             .map_err(|error| Error::host("encode a boot request", io::Error::other(error)))?;

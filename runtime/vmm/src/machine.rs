@@ -10,7 +10,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use trine_abi::{
-    boot::{BootInfo, FEATURE_FSGSBASE, ImageSlot, MAGIC, MAX_IMAGES},
+    boot::{BootInfo, FEATURE_FSGSBASE, FEATURE_REWRITTEN_TEXT, ImageSlot, MAGIC, MAX_IMAGES},
     layout::{
         BOOT_INFO, DIRECT_MAP, MMIO_DOORBELL, PAGE_SIZE, SELECTOR_CODE0, SELECTOR_CODE3,
         SELECTOR_DATA3, SELECTOR_TSS, VCPU_PAGES,
@@ -23,6 +23,7 @@ use crate::{
     Error,
     loader::{self, Kernel},
     memory::Memory,
+    protocol::{BootRequest, SystemCalls},
     tables::{self, CpuArea, Descriptors, GDT_LIMIT, IDT_LIMIT, PageTables, TSS_LIMIT},
 };
 
@@ -66,11 +67,12 @@ impl Machine {
     /// # Errors
     /// If KVM or the host refuses, or an input cannot be used.
     pub fn new(
-        vcpus: u32,
+        request: &BootRequest,
         memory: Memory,
         kernel: &[u8],
         doorbell: OwnedFd,
     ) -> Result<Self, Error> {
+        let vcpus = request.vcpus;
         let kvm = Kvm::new().map_err(Error::NoKvm)?;
         let vm = kvm.create_vm().map_err(Error::kvm("create a vm"))?;
         // A split irqchip makes creating a vCPU cheaper; the guest never sees it.
@@ -90,7 +92,10 @@ impl Machine {
         let tables_start = loaded.end + u64::from(vcpus) * CpuArea::BYTES;
         let tables = PageTables::build(&memory, tables_start, areas.clone())?;
         let (root, free_start) = (tables.root(), tables.end());
-        let features = Features::of(&kvm)?;
+        let mut features = Features::of(&kvm)?;
+        if request.system_calls == SystemCalls::Direct {
+            features.boot |= FEATURE_REWRITTEN_TEXT;
+        }
         let mut fds = Vec::new();
         for area in areas.clone() {
             let vcpu = vm.create_vcpu(area.index).map_err(Error::kvm("create a vcpu"))?;

@@ -30,6 +30,29 @@ pub const EVENT: u8 = 4;
 /// Kind of a [`Notice`].
 pub const NOTICE: u8 = 5;
 
+/// How programs enter the guest's kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemCalls {
+    /// Those of the image that were rewritten jump; all others trap.
+    #[default]
+    Direct,
+    /// All trap.
+    Trap,
+}
+
+impl std::str::FromStr for SystemCalls {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "direct" => Ok(Self::Direct),
+            "trap" => Ok(Self::Trap),
+            _ => Err("must be direct or trap"),
+        }
+    }
+}
+
 /// What the VM is like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootRequest {
@@ -43,6 +66,8 @@ pub struct BootRequest {
     pub images: u32,
     /// Whether the process confines itself with Landlock.
     pub landlock: Landlock,
+    /// How programs enter the guest's kernel.
+    pub system_calls: SystemCalls,
 }
 
 /// What the sandbox asks of a running VMM.

@@ -89,7 +89,7 @@ fn boot(message: Message) -> Result<(Server, Stages), Error> {
     let mut stages =
         Stages { create_ns: clock_ns(rustix::time::ClockId::Monotonic), ..Stages::default() };
     let memory = Memory::new(request.memory_bytes, &window, &images)?;
-    let machine = Machine::new(request.vcpus, memory, kernel.contents(), doorbell)?;
+    let machine = Machine::new(&request, memory, kernel.contents(), doorbell)?;
     stages.loaded_ns = clock_ns(rustix::time::ClockId::Monotonic);
     let event = |what: &str| {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)

@@ -20,7 +20,7 @@ use trine_abi::{
 };
 use trine_jail::Landlock;
 use trine_link::Link;
-use trine_vmm::protocol::{BOOT, BootRequest, Cause, NOTICE, Notice, REQUEST, Request};
+use trine_vmm::protocol::{BOOT, BootRequest, Cause, NOTICE, Notice, REQUEST, Request, SystemCalls};
 
 /// The kernel image, or why there is none.
 fn kernel() -> Result<Vec<u8>, String> {
@@ -103,6 +103,7 @@ impl Vm {
             vcpus: 1,
             images: 1,
             landlock: Landlock::BestEffort,
+            system_calls: SystemCalls::default(),
         };
         let payload = serde_json::to_vec(&request).expect("json");
         let descriptors =

@@ -123,6 +123,7 @@ async fn serve(
         policy: config.policy.clone(),
         audit: config.audit.clone(),
         landlock: config.landlock,
+        system_calls: config.system_calls,
     };
     let registry = Arc::new(Registry::new(host_below, settings, Arc::clone(&queue)));
     let closer = Arc::new(Closer::new(Arc::clone(&registry), socket));

@@ -185,6 +185,7 @@ impl Creation<'_> {
             policy: self.registry.settings.policy.clone().map(Source::File),
             audit: self.registry.settings.audit.clone(),
             landlock: self.registry.settings.landlock,
+            system_calls: self.registry.settings.system_calls,
             log: Some(self.request.bundle.join(LOG_FILE)),
             ..PodOptions::default()
         }

@@ -12,7 +12,7 @@ use std::{
 
 use containerd_shim_protos::ttrpc::Code;
 use tokio::{sync::watch, task::spawn_blocking};
-use trine::{Error, Landlock, PodOptions, oci::Defaults};
+use trine::{Error, Landlock, PodOptions, SystemCalls, oci::Defaults};
 
 use super::{CreateRequest, Exit, Failure, Task, create};
 use crate::{
@@ -34,6 +34,8 @@ pub struct Settings {
     pub audit: Option<PathBuf>,
     /// Whether the processes of pods confine themselves with Landlock.
     pub landlock: Landlock,
+    /// How programs enter their VM's kernel.
+    pub system_calls: SystemCalls,
 }
 
 /// All tasks.

@@ -27,7 +27,7 @@ use containerd_shim_protos::{
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use trine::{Landlock, oci::Defaults};
+use trine::{Landlock, SystemCalls, oci::Defaults};
 use trine_shim::{
     events::{Event, Queue},
     serve::Closer,
@@ -64,6 +64,7 @@ impl Rig {
             policy: None,
             audit: None,
             landlock: Landlock::default(),
+            system_calls: SystemCalls::default(),
         };
         let registry = Arc::new(Registry::new(host.clone(), settings, Arc::clone(&queue)));
         let socket = dir.path().join("socket");

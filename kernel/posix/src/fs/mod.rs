@@ -58,4 +58,4 @@ pub use file::{File, FileRef, read_at};
 pub use mount::Vfs;
 pub use open::{open_executable, open_executable_at};
 pub use table::FdTable;
-pub(crate) use text::Text;
+pub use text::Text;

@@ -9,7 +9,7 @@ use super::erofs::FileText;
 
 /// The rewritten text of a file of the root image (see [`trine_abi::text`]).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Text {
+pub struct Text {
     arena: &'static Arena,
     file: FileText,
 }

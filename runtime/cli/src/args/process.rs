@@ -4,7 +4,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
-use trine::Landlock;
+use trine::{Landlock, SystemCalls};
 
 /// Flags that `create` and `run --bundle` share.
 #[derive(Args, Clone, Debug, Default)]
@@ -26,6 +26,10 @@ pub(crate) struct CreateFlags {
     /// best-effort or off
     #[arg(long, value_name = "MODE", default_value = "required")]
     pub(crate) landlock: Landlock,
+    /// How programs enter their VM's kernel: direct (by a jump, where the image's builder could
+    /// rewrite their code), or trap
+    #[arg(long, value_name = "HOW", default_value = "direct")]
+    pub(crate) system_calls: SystemCalls,
     /// The audit log is of all calls, each once; for `policy learn`.
     #[arg(skip)]
     pub(crate) records_calls: bool,

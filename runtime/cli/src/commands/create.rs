@@ -42,6 +42,7 @@ pub(crate) fn set_policy(plan: &mut Plan, flags: &CreateFlags) -> Result<()> {
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
     plan.outline.policy = absolute(&flags.policy).context("cannot use the path of the policy")?;
     plan.outline.landlock = flags.landlock;
+    plan.outline.system_calls = flags.system_calls;
     plan.outline.audit = absolute(&flags.audit).context("cannot use the path of the audit log")?;
     plan.outline.records_calls = flags.records_calls;
     Ok(())
