@@ -35,6 +35,7 @@
 //! | [`tree`] | sources that are directories; overlayfs's whiteouts and opaque directories |
 //! | [`archive`] | OCI layouts and `docker save`; digests, layers, limits |
 //! | [`erofs`] | the image format |
+//! | [`text`] | programs whose system calls need no trap |
 //! | [`cache`] | images by content, sources by state, names, eviction |
 #![forbid(unsafe_code)]
 
@@ -43,6 +44,7 @@ mod build;
 pub mod cache;
 pub mod erofs;
 mod progress;
+pub mod text;
 pub mod tree;
 
 pub use self::archive::{Archive, ArchiveError, Limits, Select};

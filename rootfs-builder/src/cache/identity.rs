@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::tree::{Boundary, HostDir, HostRoot, Layering, Plan, TreeError, WalkOptions};
 use crate::tree::{io_error, names_in, stat_at, stat_fd};
 
-/// Version of what is hashed; a change forgets all keys.
-const DOMAIN: &[u8] = b"trine image source v1\0";
+/// Version of what is hashed and of what images have; a change forgets all keys.
+const DOMAIN: &[u8] = b"trine image source v2\0";
 /// Magic number of overlayfs (`OVERLAYFS_SUPER_MAGIC`).
 const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
 /// A file changed twice within one tick of the kernel's clock has the same change time both times;

@@ -11,9 +11,11 @@ use super::chunks::Chunks;
 use super::content::{ContentReader, OpenContent};
 use super::digest::DigestBuilder;
 use super::order::Order;
+use super::texts::Texts;
 use super::{WriteError, inode};
 use crate::progress::{Phase, Progress};
-use crate::tree::{Content, Kind, Meta, Tree};
+use crate::text::Scan;
+use crate::tree::{Content, InodeId, Kind, Tree};
 
 /// The most bytes of a file that is kept behind its inode rather than in blocks of its own.
 ///
@@ -58,8 +60,15 @@ pub(super) struct DataWriter<'a, 'i> {
     /// Plain extents by size and hash.
     extents: HashMap<(u64, [u8; 32]), u32>,
     inline_bytes: usize,
+    texts: Texts,
     counts: Counts,
     total_bytes: u64,
+}
+
+/// What is found out about data while it is copied.
+struct Pass {
+    hash: Sha256,
+    scan: Scan,
 }
 
 impl<'a, 'i> DataWriter<'a, 'i> {
@@ -81,14 +90,16 @@ impl<'a, 'i> DataWriter<'a, 'i> {
             reader: ContentReader::default(),
             extents: HashMap::new(),
             inline_bytes: 0,
+            texts: Texts::default(),
             counts: Counts::default(),
             // Sizes are the source's to choose: a sparse file may claim exabytes.
             total_bytes: sizes.fold(0, u64::saturating_add),
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        self.counts
+    /// Ends it: what it met, and the rewritten text of the files.
+    pub(super) fn finish(self) -> (Counts, Texts) {
+        (self.counts, self.texts)
     }
 
     /// Writes all files; returns the placements by inode.
@@ -101,7 +112,7 @@ impl<'a, 'i> DataWriter<'a, 'i> {
         for &id in &order.ids {
             let inode = &self.tree.inodes[id];
             if let Kind::File(content) = &inode.kind {
-                placements[id] = self.place(content, &inode.meta, order.names[id], &xattrs[id])?;
+                placements[id] = self.place(id, content, order.names[id], &xattrs[id])?;
             }
         }
         self.progress.update(Phase::Write, self.total_bytes, self.total_bytes);
@@ -110,8 +121,8 @@ impl<'a, 'i> DataWriter<'a, 'i> {
 
     fn place(
         &mut self,
+        id: InodeId,
         content: &Content,
-        meta: &Meta,
         name: &[u8],
         xattrs: &[u8],
     ) -> Result<Placement, WriteError> {
@@ -129,12 +140,13 @@ impl<'a, 'i> DataWriter<'a, 'i> {
                 })?;
                 // Many small holes may fill no chunk: then it is a plain file.
                 if chunks.hole_bytes() > 0 {
-                    return self.write_chunks(content.size, &open, chunks);
+                    return self.write_chunks(id, content.size, &open, chunks);
                 }
             }
         }
         let fits = inode::fits_behind(xattrs.len(), content.size);
-        if content.size <= INLINE_MAX && fits && !is_mapped(meta, name) {
+        let mode = self.tree.inodes[id].meta.mode;
+        if content.size <= INLINE_MAX && fits && !is_mapped(mode, name) {
             let mut bytes = vec![0; content.size as usize];
             open.read(&mut bytes, 0)?;
             if !bytes.starts_with(b"\x7fELF") {
@@ -142,7 +154,7 @@ impl<'a, 'i> DataWriter<'a, 'i> {
                 return Ok(Placement::Inline(self.remember(bytes)));
             }
         }
-        self.write_plain(content.size, &open)
+        self.write_plain(id, content.size, &open)
     }
 
     /// Keeps `bytes` until the inode is written, within the budget.
@@ -154,12 +166,20 @@ impl<'a, 'i> DataWriter<'a, 'i> {
         Some(bytes.into())
     }
 
-    fn write_plain(&mut self, size: u64, open: &OpenContent) -> Result<Placement, WriteError> {
+    fn write_plain(
+        &mut self,
+        id: InodeId,
+        size: u64,
+        open: &OpenContent,
+    ) -> Result<Placement, WriteError> {
         let start = self.image.position();
         let block = self.image.block()?;
-        let mut hash = Sha256::new();
-        self.copy(open, 0..size, &mut hash)?;
-        let hash: [u8; 32] = hash.finalize().into();
+        let mut pass = Pass::new();
+        self.copy(open, 0..size, &mut pass)?;
+        let hash: [u8; 32] = pass.hash.finalize().into();
+        if pass.scan.is_suspect() {
+            self.texts.add(id, size, Some(hash), |bytes| open.read(bytes, 0))?;
+        }
 
         // Only now is it known whether the image has the same content already.
         let block = match self.extents.get(&(size, hash)) {
@@ -180,35 +200,41 @@ impl<'a, 'i> DataWriter<'a, 'i> {
 
     fn write_chunks(
         &mut self,
+        id: InodeId,
         size: u64,
         open: &OpenContent,
         chunks: Chunks,
     ) -> Result<Placement, WriteError> {
-        let mut hash = Sha256::new();
+        let mut pass = Pass::new();
         let mut blocks = Vec::new();
         for range in chunks.stored() {
             blocks.push(self.image.block()?);
-            self.copy(open, range, &mut hash)?;
+            self.copy(open, range, &mut pass)?;
             self.image.pad()?;
+        }
+        if pass.scan.is_suspect() {
+            // The hash does not say where the holes are.
+            self.texts.add(id, size, None, |bytes| open.read(bytes, 0))?;
         }
         self.counts.hole_bytes += chunks.hole_bytes();
         self.counts.chunked_files += 1;
-        self.record(size, &hash.finalize().into());
+        self.record(size, &pass.hash.finalize().into());
         Ok(Placement::Chunks { chunks, blocks })
     }
 
-    /// Appends a range of a file, and hashes it.
+    /// Appends a range of a file, and looks at it.
     fn copy(
         &mut self,
         open: &OpenContent,
         range: Range<u64>,
-        hash: &mut Sha256,
+        pass: &mut Pass,
     ) -> Result<(), WriteError> {
         let mut offset = range.start;
         while offset < range.end {
             let len = (range.end - offset).min(PIECE_BYTES as u64) as usize;
             let piece = self.image.append_with(len, |space| open.read(space, offset))?;
-            hash.update(piece);
+            pass.hash.update(piece);
+            pass.scan.piece(piece);
             offset += len as u64;
             self.counted(len as u64);
         }
@@ -226,7 +252,13 @@ impl<'a, 'i> DataWriter<'a, 'i> {
     }
 }
 
+impl Pass {
+    fn new() -> Self {
+        Self { hash: Sha256::new(), scan: Scan::new() }
+    }
+}
+
 /// Says whether the file is one that programs map, whatever its size.
-fn is_mapped(meta: &Meta, name: &[u8]) -> bool {
-    meta.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so")
+fn is_mapped(mode: u16, name: &[u8]) -> bool {
+    mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so")
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 /// Version of the bytes that are hashed; part of every digest.
-const DOMAIN: &[u8] = b"trine erofs image v1\0";
+const DOMAIN: &[u8] = b"trine erofs image v2\0";
 
 /// Names the content of an image: the SHA-256 of a canonical description of it.
 ///

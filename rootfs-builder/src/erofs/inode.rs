@@ -192,7 +192,8 @@ impl<'a, 'i> MetaWriter<'a, 'i> {
         dirent::encode(dirents.collect())
     }
 
-    fn nid(&self, id: InodeId) -> u64 {
+    /// The node id of an inode that was written.
+    pub(super) fn nid(&self, id: InodeId) -> u64 {
         self.offsets[id] / SLOT_BYTES
     }
 

@@ -26,6 +26,9 @@
 //! executable, nor ELF, nor named like a shared object: these sit behind their inode.  Files of
 //! the same content share their blocks.
 //!
+//! The file system may be followed by rewritten program text ([`trine_abi::text`]), which the
+//! superblock does not count: mainline Linux and its tools do not see it.
+//!
 //! # Determinism
 //! The bytes depend on the tree alone: inodes are numbered in depth-first order of sorted names,
 //! no time of build is stored, and the UUID is derived from [`ImageDigest`].  One caveat: which
@@ -43,6 +46,7 @@ mod inode;
 mod order;
 mod reader;
 mod superblock;
+mod texts;
 mod xattr;
 
 use std::fs::File;
@@ -82,6 +86,10 @@ pub struct BuildReport {
     pub hole_bytes: u64,
     /// Extended attributes of name spaces that EROFS has no place for; they were left out.
     pub skipped_xattrs: u64,
+    /// System calls in the code of programs that have some; files of the same content count once.
+    pub calls_found: u64,
+    /// Those that are rewritten to enter the guest kernel by a jump.
+    pub calls_rewritten: u64,
 }
 
 /// Writes `tree` into the empty file `out`.
@@ -99,16 +107,20 @@ pub fn write(tree: &Tree, out: &File, progress: &dyn Progress) -> Result<BuildRe
 
     let mut data = DataWriter::new(tree, &mut image, &mut digest, progress);
     let placements = data.write_all(&order, &xattrs)?;
-    let counts = data.counts();
+    let (counts, texts) = data.finish();
 
     let mut meta = MetaWriter::new(tree, &order, &xattrs, placements, &mut image, &mut digest);
     let meta_block = meta.write_all()?;
+    let nids = texts.inodes().map(|id| meta.nid(id)).collect::<Vec<_>>();
+    image.pad()?;
+    let blocks = image.block()?;
+    texts.append(&nids, &mut image, &mut digest)?;
     let size_bytes = image.finish()?;
 
     let mut superblock = Superblock {
         root_nid: inode::ROOT_NID,
         inodes: order.ids.len() as u64,
-        blocks: appender::block_number(size_bytes)?,
+        blocks,
         meta_block,
         chunked: counts.chunked_files > 0,
         uuid: [0; 16],
@@ -125,5 +137,7 @@ pub fn write(tree: &Tree, out: &File, progress: &dyn Progress) -> Result<BuildRe
         shared_bytes: counts.shared_bytes,
         hole_bytes: counts.hole_bytes,
         skipped_xattrs,
+        calls_found: texts.found(),
+        calls_rewritten: texts.rewritten(),
     })
 }

@@ -3,6 +3,8 @@
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod archives;
+pub(crate) mod elf;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rewriting of Debian's programs, seen through images and through other people's disassembler.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use common::text::{check, patched};
+use elf::{ElfBytes, abi::PF_X, abi::PT_LOAD, endian::LittleEndian};
+use trine_abi::text::{FileEntry, Header, MAGIC, PageEntry, TRAMPOLINE_BYTES, TRAMPOLINE_ORIGIN};
+use trine_rootfs_builder::text::{self, Page, Rewrite};
+use trine_rootfs_builder::{BuildReport, Quiet, WalkOptions, build_from_dir, erofs};
+
+const LIBC: &str = "/lib/x86_64-linux-gnu/libc.so.6";
+const LINKER: &str = "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+const BUSYBOX: &str = "/bin/busybox";
+const NODE: &str = "/usr/bin/node";
+/// Debian's golang-1.19: programs that call the kernel themselves.
+const GO: &str = "/usr/lib/go-1.19/bin/gofmt";
+
+/// Reads a program of this host, or says that it is not there.
+fn program(path: &str) -> Option<Vec<u8>> {
+    match fs::read(path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            common::skip(&format!("{path}: {error}"));
+            None
+        }
+    }
+}
+
+/// Runs `objdump`: the text of each instruction by address.
+fn disassemble(path: &Path) -> Option<BTreeMap<u64, String>> {
+    let mut objdump = Command::new("objdump");
+    let output = objdump.args(["-d", "-w", "--no-show-raw-insn"]).arg(path).output();
+    let Ok(output) = output else {
+        common::skip("objdump (Debian: binutils) cannot run");
+        return None;
+    };
+    assert!(output.status.success(), "objdump {path:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let instruction = |line: &str| {
+        let (address, text) = line.trim_start().split_once(":\t")?;
+        let address = u64::from_str_radix(address, 16).ok()?;
+        // Without the symbol that it thinks is meant.
+        let text = text.split(" <").next().unwrap_or_default();
+        let words: Vec<_> = text.split_whitespace().collect();
+        // Without symbols it writes addresses in another way.
+        Some((address, words.join(" ").replace("jmp 0x", "jmp ")))
+    };
+    Some(text.lines().filter_map(instruction).collect())
+}
+
+/// Where a file's first byte would lie if all of it were mapped as its code is.
+fn base(file: &[u8]) -> i64 {
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(file).unwrap();
+    let code = elf
+        .segments()
+        .unwrap()
+        .iter()
+        .find(|segment| segment.p_type == PT_LOAD && segment.p_flags & PF_X != 0);
+    let code = code.unwrap();
+    code.p_vaddr.cast_signed() - code.p_offset.cast_signed()
+}
+
+/// Compares a program and its rewritten copy, both disassembled; returns the share of its system
+/// calls that are rewritten.
+fn compare(path: &str) -> Option<f64> {
+    let original = program(path)?;
+    let rewrite = text::rewrite(&original);
+    check(&original, &rewrite);
+    let before = disassemble(Path::new(path))?;
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy");
+    fs::write(&copy, patched(&original, &rewrite)).unwrap();
+    let after = disassemble(&copy)?;
+
+    let base = base(&original);
+    let address = |offset: u64| (base + offset.cast_signed()).cast_unsigned();
+    let jump_to = |target: u64| format!("jmp {target:x}");
+    let first = (base + rewrite.place).cast_unsigned();
+    let calls: BTreeSet<_> =
+        before.iter().filter(|(_, text)| *text == "syscall").map(|(at, _)| *at).collect();
+    let mut changed = Vec::new();
+    for site in &rewrite.sites {
+        let at = address(site.offset);
+        let trampoline = jump_to(first.wrapping_add(site.trampoline));
+        match &site.hop {
+            None => assert_eq!(after[&at], trampoline, "{at:x}"),
+            Some(hop) => {
+                assert_eq!(after[&at], jump_to(address(hop.offset)), "{at:x}");
+                assert_eq!(after[&address(hop.offset)], trampoline, "{at:x}");
+                changed.push(address(hop.gap.start)..address(hop.gap.end));
+            }
+        }
+        let next = at + u64::from(site.length);
+        changed.push(at..next);
+        assert!(calls.contains(&next), "{next:x} is no syscall");
+        assert_eq!(after[&next], "syscall");
+    }
+    let is_kept = |at: &u64| !changed.iter().any(|range| range.contains(at));
+    let kept = |all: &BTreeMap<u64, String>| {
+        let kept = all.iter().filter(|(at, _)| is_kept(at));
+        kept.map(|(at, text)| (*at, text.clone())).collect::<Vec<_>>()
+    };
+    assert!(kept(&before) == kept(&after), "{path}: other instructions changed");
+    let share = rewrite.sites.len() as f64 / calls.len() as f64;
+    let hops = rewrite.sites.iter().filter(|site| site.hop.is_some()).count();
+    println!(
+        "{path}: {} calls, {} found, {} rewritten ({:.1} %, {hops} through padding), {} pages",
+        calls.len(),
+        rewrite.found,
+        rewrite.sites.len(),
+        100.0 * share,
+        rewrite.pages.len()
+    );
+    for (site, text) in left(&before, &calls, &rewrite, address) {
+        println!("  left at {site:x} after {text}");
+    }
+    Some(share)
+}
+
+/// The calls that are not rewritten, with the instruction before each.
+fn left(
+    all: &BTreeMap<u64, String>,
+    calls: &BTreeSet<u64>,
+    rewrite: &Rewrite,
+    address_fn: impl Fn(u64) -> u64,
+) -> Vec<(u64, String)> {
+    let ends = rewrite.sites.iter().map(|site| address_fn(site.offset) + u64::from(site.length));
+    let done: BTreeSet<u64> = ends.collect();
+    let before = |call: &u64| all.range(..call).next_back().map(|(_, text)| text.clone());
+    calls.difference(&done).map(|call| (*call, before(call).unwrap_or_default())).collect()
+}
+
+#[test]
+fn nearly_all_calls_of_the_c_library_are_rewritten() {
+    let Some(share) = compare(LIBC) else { return };
+    assert!(share >= 0.8, "{share}");
+}
+
+#[test]
+fn nearly_all_calls_of_the_dynamic_linker_are_rewritten() {
+    let Some(share) = compare(LINKER) else { return };
+    assert!(share >= 0.8, "{share}");
+}
+
+#[test]
+fn nearly_all_calls_of_a_static_program_are_rewritten() {
+    let Some(share) = compare(BUSYBOX) else { return };
+    assert!(share >= 0.8, "{share}");
+}
+
+#[test]
+fn nearly_all_calls_of_a_go_program_are_rewritten() {
+    let Some(share) = compare(GO) else { return };
+    assert!(share >= 0.9, "{share}");
+}
+
+#[test]
+fn a_program_of_100_megabytes_takes_a_moment() {
+    let Some(file) = program(NODE) else { return };
+    let start = Instant::now();
+    let rewrite = text::rewrite(&file);
+    let elapsed = start.elapsed();
+    check(&file, &rewrite);
+    println!("{NODE}: {} found, {} rewritten, {elapsed:?}", rewrite.found, rewrite.sites.len());
+    assert!(elapsed.as_secs() < 10, "{elapsed:?}");
+}
+
+/// An image, read by hand.
+struct Image {
+    bytes: Vec<u8>,
+    /// Where the file system ends.
+    end: usize,
+    report: BuildReport,
+    path: PathBuf,
+}
+
+impl Image {
+    fn of(root: &Path, path: &Path) -> Self {
+        let file = File::create(path).unwrap();
+        let report = build_from_dir(root, &file, &WalkOptions::default(), &Quiet).unwrap();
+        let bytes = fs::read(path).unwrap();
+        let blocks = u32::from_le_bytes(bytes[1024 + 36..1024 + 40].try_into().unwrap());
+        Self { bytes, end: blocks as usize * 4096, report, path: path.into() }
+    }
+
+    fn blocks(&self, first: u32, count: u32) -> &[u8] {
+        assert!(first as usize * 4096 > self.end);
+        &self.bytes[first as usize * 4096..(first + count) as usize * 4096]
+    }
+
+    /// The rewritten text, by inode.
+    fn texts(&self) -> BTreeMap<u64, Rewrite> {
+        let mut rest = &self.bytes[self.end..];
+        let mut take = |size: usize| rest.split_off(..size).unwrap();
+        let header = Header::decode(take(Header::BYTES).try_into().unwrap());
+        assert_eq!(header.magic, MAGIC);
+        let mut entries = Vec::new();
+        for _ in 0..header.files {
+            entries.push(FileEntry::decode(take(FileEntry::BYTES).try_into().unwrap()));
+        }
+        assert!(entries.is_sorted_by(|a, b| a.inode < b.inode));
+        let mut pages = Vec::new();
+        for _ in 0..header.pages {
+            pages.push(PageEntry::decode(take(PageEntry::BYTES).try_into().unwrap()));
+        }
+        let text = |entry: &FileEntry| {
+            let range = entry.first_page as usize..(entry.first_page + entry.pages) as usize;
+            let page = |page: &PageEntry| Page {
+                number: page.page,
+                bytes: Box::new(self.blocks(page.block, 1).try_into().unwrap()),
+            };
+            Rewrite {
+                pages: pages[range].iter().map(page).collect(),
+                trampolines: self.blocks(entry.trampoline_block, entry.trampoline_pages).into(),
+                place: entry.trampolines,
+                ..Rewrite::default()
+            }
+        };
+        entries.iter().map(|entry| (entry.inode, text(entry))).collect()
+    }
+
+    /// Inode numbers by name.
+    fn numbers(&self) -> BTreeMap<String, u64> {
+        let reader = erofs::Reader::open(File::open(&self.path).unwrap()).unwrap();
+        let entries = reader.entries(&reader.root().unwrap()).unwrap();
+        let name = |name: Vec<u8>| String::from_utf8(name).unwrap();
+        entries.into_iter().map(|(bytes, node)| (name(bytes), node.number())).collect()
+    }
+}
+
+#[test]
+fn images_carry_the_rewritten_text_behind_the_file_system() {
+    let (Some(libc), Some(busybox)) = (program(LIBC), program(BUSYBOX)) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    common::write(&root.join("libc"), &libc);
+    common::write(&root.join("same"), &libc);
+    fs::hard_link(root.join("libc"), root.join("link")).unwrap();
+    common::write(&root.join("busybox"), &busybox);
+    common::write(&root.join("cut"), &libc[..100_000]);
+    common::write(&root.join("text"), "mov $1,%eax");
+    let image = Image::of(&root, &dir.path().join("image"));
+    let again = Image::of(&root, &dir.path().join("again"));
+    assert!(image.bytes == again.bytes, "two builds differ");
+    assert_eq!(image.report, again.report);
+    common::fsck(&image.path);
+
+    let (numbers, texts) = (image.numbers(), image.texts());
+    assert_eq!(numbers["libc"], numbers["link"]);
+    let expected = BTreeSet::from(["libc", "same", "busybox"].map(|name| numbers[name]));
+    assert_eq!(texts.keys().copied().collect::<BTreeSet<_>>(), expected);
+    let mut total = (0, 0);
+    for (name, bytes) in [("busybox", &busybox), ("libc", &libc), ("same", &libc)] {
+        let rewrite = text::rewrite(bytes);
+        let found = &texts[&numbers[name]];
+        assert!(found.pages == rewrite.pages && found.trampolines == rewrite.trampolines);
+        assert_eq!(found.place, rewrite.place);
+        if name != "same" {
+            total = (total.0 + rewrite.found, total.1 + rewrite.sites.len() as u64);
+        }
+        // As the kernel does, without what the builder knows: from a trampoline to its site.
+        for (index, bytes) in found.trampolines.chunks(TRAMPOLINE_BYTES as usize).enumerate() {
+            let Some(origin) = bytes[TRAMPOLINE_ORIGIN as usize..].first_chunk() else { panic!() };
+            if *bytes == [0xcc; TRAMPOLINE_BYTES as usize] {
+                continue;
+            }
+            let at = found.place + index as i64 * TRAMPOLINE_BYTES.cast_signed();
+            let site = at + i64::from(i32::from_le_bytes(*origin));
+            let offset = u64::try_from(site).unwrap();
+            assert_eq!(rewrite.sites.iter().filter(|site| site.offset == offset).count(), 1);
+        }
+    }
+    assert_eq!((image.report.calls_found, image.report.calls_rewritten), total);
+    // The second copy of the C library takes no room here either.
+    let bytes = |rewrite: &Rewrite| rewrite.pages.len() * 4096 + rewrite.trampolines.len();
+    let text: usize = ["libc", "busybox"].iter().map(|name| bytes(&texts[&numbers[*name]])).sum();
+    assert!(image.bytes.len() - image.end <= text + 2 * 4096);
+}
+
+#[test]
+fn images_without_calls_end_with_the_file_system() {
+    let dir = tempfile::tempdir().unwrap();
+    common::write(&dir.path().join("root/file"), common::noise(1, 10_000));
+    let image = Image::of(&dir.path().join("root"), &dir.path().join("image"));
+    assert_eq!(image.bytes.len(), image.end);
+    assert_eq!((image.report.calls_found, image.report.calls_rewritten), (0, 0));
+}
+
+#[test]
+fn text_of_sparse_files_is_rewritten_too() {
+    let Some(libc) = program(LIBC) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("root/libc");
+    common::write(&path, &libc);
+    // As a copy that makes holes of zeros would be.
+    File::options().write(true).open(&path).unwrap().set_len(64 << 20).unwrap();
+    let image = Image::of(&dir.path().join("root"), &dir.path().join("image"));
+    assert!(image.report.hole_bytes > 60 << 20, "{:?}", image.report);
+    let found = &image.texts()[&image.numbers()["libc"]];
+    assert_eq!(found.pages, text::rewrite(&libc).pages);
+}
