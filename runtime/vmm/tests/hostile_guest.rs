@@ -20,7 +20,9 @@ use trine_abi::{
 };
 use trine_jail::Landlock;
 use trine_link::Link;
-use trine_vmm::protocol::{BOOT, BootRequest, Cause, NOTICE, Notice, REQUEST, Request, SystemCalls};
+use trine_vmm::protocol::{
+    BOOT, BootRequest, Cause, NOTICE, Notice, REQUEST, Request, SystemCalls,
+};
 
 /// The kernel image, or why there is none.
 fn kernel() -> Result<Vec<u8>, String> {

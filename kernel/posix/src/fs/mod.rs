@@ -26,7 +26,7 @@ pub mod boot;
 mod context;
 pub mod dentry;
 mod devices;
-mod erofs;
+pub(crate) mod erofs;
 pub(crate) mod event;
 pub mod file;
 pub mod inode;
@@ -44,7 +44,7 @@ pub mod stream;
 mod sysfs;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 pub mod tty;
 pub mod types;

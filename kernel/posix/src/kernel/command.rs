@@ -148,8 +148,7 @@ impl Kernel {
         };
         let (file, path) = find_program(&place, &creds, first, &spec.env)?;
         let shown = text(&path);
-        let request =
-            Request {
+        let request = Request {
             file,
             path,
             args: spec.args.clone(),

@@ -5,7 +5,9 @@ use core::sync::atomic::Ordering;
 
 use trine_machine::{Access, Page};
 
-use super::{Area, AreaKind, Fault, FaultKind, HIGHEST, LOWEST, Mm, PAGE_SIZE, Protection, TextUse};
+use super::{
+    Area, AreaKind, Fault, FaultKind, HIGHEST, LOWEST, Mm, PAGE_SIZE, Protection, TextUse,
+};
 use crate::Errno;
 
 /// Private writable memory beyond this is an obvious mistake (overcommit heuristics), in bytes.

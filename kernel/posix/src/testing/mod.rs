@@ -19,6 +19,7 @@ mod ptrace;
 mod remote;
 mod seccomp;
 mod signals;
+mod text;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -33,6 +34,7 @@ use crate::{
     fs::{
         FsContext, Location, Vfs,
         dentry::Dentry,
+        erofs::Erofs,
         memory::{MemFs, root_directory},
         mount::MountFlags,
         open::{How, Opener},
@@ -78,12 +80,27 @@ impl World {
     }
 
     pub(crate) fn with_ram(bytes: u64) -> Self {
-        let arena = for_tests(bytes, &[]);
+        Self::with_root(bytes, &[])
+    }
+
+    /// A container whose root is an image under a writable file system, with `/bin/init`.
+    pub(crate) fn over_image(image: &'static [u8]) -> Self {
+        Self::with_root(RAM_BYTES, image)
+    }
+
+    fn with_root(bytes: u64, image: &'static [u8]) -> Self {
+        let arena = for_tests(bytes, image);
         let services = Services::new(arena, now_ns, 0, None, [7; 32]);
+        services.rewritten_text.store(true, Ordering::Relaxed);
         let vfs = Vfs::new(services.clone());
         let device = vfs.new_device();
-        let root = root_directory(0o755, 0, 0);
-        let (fs, root) = MemFs::tmpfs(services.clone(), device, "tmpfs", bytes / 2, &root);
+        let (fs, root) = if image.is_empty() {
+            let root = root_directory(0o755, 0, 0);
+            MemFs::tmpfs(services.clone(), device, "tmpfs", bytes / 2, &root)
+        } else {
+            let image = Erofs::open(image).expect("a good image");
+            MemFs::overlay(services.clone(), device, image).expect("a good root")
+        };
         let flags = MountFlags::default();
         let mount = vfs.mount(None, fs, Dentry::root(root, b""), b"tmpfs", &flags);
         let root = Location { dentry: mount.root().clone(), mount };

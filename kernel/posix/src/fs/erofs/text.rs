@@ -153,13 +153,10 @@ mod tests {
     fn pages_of_a_file_are_found_and_no_others() {
         let image = open(good());
         let text = image.text(40).expect("it has text");
-        assert_eq!([0, 1, 2, 4, 5].map(|page| text.page(page)), [
-            None,
-            Some(20 * BLOCK),
-            None,
-            Some(21 * BLOCK),
-            None
-        ]);
+        assert_eq!(
+            [0, 1, 2, 4, 5].map(|page| text.page(page)),
+            [None, Some(20 * BLOCK), None, Some(21 * BLOCK), None]
+        );
         assert!(text.has_pages(2, 5) && !text.has_pages(2, 4) && !text.has_pages(5, 100));
         assert_eq!(text.trampolines_at(0x10_0000), 0xf_e000);
         assert_eq!(text.trampolines().collect::<Vec<_>>(), [9 * BLOCK, 10 * BLOCK]);

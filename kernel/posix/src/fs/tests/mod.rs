@@ -19,10 +19,10 @@ use std::{
 };
 
 /// A directory that goes away with its owner.
-pub(super) struct TempDir(PathBuf);
+pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = std::format!("trine-posix-{}-{number}", std::process::id());
@@ -31,7 +31,7 @@ impl TempDir {
         Self(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -44,7 +44,7 @@ impl Drop for TempDir {
 }
 
 /// Makes an image of a directory; `None`, loudly, without the tool.
-pub(super) fn make_image(dir: &Path, options: &[&str]) -> Option<Vec<u8>> {
+pub(crate) fn make_image(dir: &Path, options: &[&str]) -> Option<Vec<u8>> {
     let out = TempDir::new();
     let file = out.path().join("image");
     let run = Command::new("mkfs.erofs").args(options).arg(&file).arg(dir).output();
@@ -61,7 +61,7 @@ pub(super) fn make_image(dir: &Path, options: &[&str]) -> Option<Vec<u8>> {
 }
 
 /// Keeps an image for ever, at a page boundary, as the machine has it.
-pub(super) fn leak(image: &[u8]) -> &'static [u8] {
+pub(crate) fn leak(image: &[u8]) -> &'static [u8] {
     let mut room = std::vec![0_u8; image.len() + 4096].leak();
     let skip = room.as_ptr().align_offset(4096);
     room = &mut room[skip..skip + image.len()];
