@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is read as a whole: requests, messages of a guest's kernel, policies.
+//! What is read as a whole: requests, messages of a guest's kernel, policies, programs.
 #![forbid(unsafe_code)]
 
 use trine_abi::{
@@ -13,6 +13,7 @@ use trine_abi::{
 };
 use trine_fuzz::fuzz;
 use trine_policy::{Action, Call, CallKind, Engine, Policy};
+use trine_rootfs_builder::text;
 
 /// What was decoded is encoded to the same bytes.
 fn round_trip<T: Wire>(bytes: &[u8]) {
@@ -92,4 +93,38 @@ fn policies_are_refused_or_decide() {
             }
         }
     });
+}
+
+#[test]
+fn programs_are_rewritten_where_they_say_that_code_is() {
+    let mut sites = 0;
+    fuzz("text_rewrite", |bytes| {
+        let rewrite = text::rewrite(bytes);
+        sites += rewrite.sites.len();
+        assert_eq!(rewrite, text::rewrite(bytes), "the same program, another result");
+        assert!(rewrite.found >= rewrite.sites.len() as u64);
+        let mut changed: Vec<_> = rewrite
+            .sites
+            .iter()
+            .flat_map(|site| {
+                let head = site.offset..site.offset + u64::from(site.length);
+                assert_eq!(bytes[site.call as usize..][..2], [0x0f, 0x05]);
+                assert!(head.end <= site.call);
+                [Some(head), site.hop.as_ref().map(|hop| hop.gap.clone())]
+            })
+            .flatten()
+            .collect();
+        changed.sort_by_key(|range| range.start);
+        changed.dedup();
+        assert!(changed.is_sorted_by(|a, b| a.end <= b.start), "{changed:?}");
+        for page in &rewrite.pages {
+            let start = u64::from(page.number) * page.bytes.len() as u64;
+            for (offset, new) in (start..).zip(page.bytes.iter()) {
+                let old = bytes.get(offset as usize).copied().unwrap_or_default();
+                let is_changed = changed.iter().any(|range| range.contains(&offset));
+                assert!(old == *new || is_changed, "byte {offset}");
+            }
+        }
+    });
+    assert!(sites > 0, "nothing is ever rewritten");
 }

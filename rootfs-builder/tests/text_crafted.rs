@@ -46,9 +46,12 @@ fn constants_before_a_call_become_jumps() {
 
 #[test]
 fn bytes_of_other_instructions_are_left() {
-    // movl $16,-72(%rsp), which ends like mov $16,%eax; syscall
-    let ioctl = [0xc7, 0x44, 0x24, 0xb8, 16, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    // movl $16,-72(%rbp), which ends like mov $16,%eax; syscall
+    let ioctl = [0xc7, 0x45, 0xb8, 16, 0, 0, 0, 0x0f, 0x05, 0xc3];
     assert_eq!((function(&ioctl).found, function(&ioctl).sites.len()), (1, 0));
+    // The same with the thread's own stack: what moves is the whole instruction.
+    let ioctl = [0xc7, 0x44, 0x24, 0xb8, 16, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    assert_eq!((sites(&function(&ioctl)), function(&ioctl).sites[0].length), (vec![0], 8));
     // mov $0x050f0000,%edi, which has a syscall in it
     let inside = [0xb8, 0, 0, 0, 0, 0xbf, 0, 0, 0x0f, 0x05, 0xc3];
     assert_eq!(function(&inside), Rewrite::default());

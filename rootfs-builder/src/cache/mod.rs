@@ -34,7 +34,7 @@ use self::lock::BuildLock;
 use self::names::{Names, Tag};
 use self::store::{Durability, Store};
 use crate::archive::{Archive, Limits, Select};
-use crate::erofs::{self, ImageDigest, hex};
+use crate::erofs::{self, BuildReport, ImageDigest, hex};
 use crate::progress::Progress;
 use crate::tree::{Mount, Plan, Tree, WalkOptions};
 
@@ -53,6 +53,8 @@ pub struct CachedImage {
     pub digest: ImageDigest,
     /// Its size, a multiple of 4096.
     pub size_bytes: u64,
+    /// What the build said, if it was built for this call.
+    pub report: Option<BuildReport>,
 }
 
 /// An image that came with a configuration.
@@ -347,6 +349,7 @@ impl Cache {
         let draft = self.store.draft()?;
         let report = erofs::write(&tree, &draft.file, progress)?;
         let image = self.store.publish(draft, &report.digest, durability)?;
+        let image = CachedImage { report: Some(report), ..image };
         if remember {
             names::replace(&key_path, image.digest.hex().as_bytes())?;
         }

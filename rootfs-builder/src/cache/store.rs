@@ -113,7 +113,8 @@ impl Store {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let _ =
             rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
-        Ok(Some(CachedImage { path, file, digest: *digest, size_bytes: metadata.len() }))
+        let size_bytes = metadata.len();
+        Ok(Some(CachedImage { path, file, digest: *digest, size_bytes, report: None }))
     }
 
     /// Makes a file to write an image into.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where functions begin and end, as unwind tables and symbols have it.
+//! Where functions begin and end, as unwind tables, symbols and Go's own table have it.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -9,7 +9,7 @@ use elf::{
 };
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
 
-use super::object::Object;
+use super::{golang, object::Object};
 
 /// Most functions of a file; one with more is left alone.
 const FUNCTIONS_MAX: usize = 4 << 20;
@@ -48,6 +48,9 @@ impl Functions {
                 }
             }
         }
+        for range in golang::functions(object) {
+            add(&mut ranges, range.start, range.end.saturating_sub(range.start))?;
+        }
         Some(Self::new(ranges))
     }
 
@@ -71,6 +74,14 @@ impl Functions {
         let after = self.ranges.partition_point(|range| range.start <= address);
         let mut before = self.ranges[..after].iter().rev().take(NESTED_MAX);
         before.find(|range| address < range.end).cloned()
+    }
+
+    /// The function that ends right before an address: the unwind tables of `clone` end before its
+    /// system call, after which there are two threads.
+    pub(super) fn up_to(&self, address: u64) -> Option<Range<u64>> {
+        let after = self.ranges.partition_point(|range| range.start < address);
+        let mut before = self.ranges[..after].iter().rev().take(NESTED_MAX);
+        before.find(|range| range.end == address).cloned()
     }
 
     /// The gaps that begin in a range of addresses, in order.
@@ -155,6 +166,14 @@ mod tests {
                 None
             ]
         );
+    }
+
+    #[test]
+    fn up_to_finds_the_function_that_ends_there() {
+        let functions = functions();
+        let starts = [8, 9, 20, 30, 50, 60, 0]
+            .map(|address| functions.up_to(address).map(|range| range.start));
+        assert_eq!(starts, [Some(0), None, Some(10), Some(20), Some(45), Some(40), None]);
     }
 
     #[test]

@@ -5,10 +5,9 @@
 //! instruction before a `syscall` has become a jump to a *trampoline*, and the trampolines.
 //! [`trine_abi::text`] says what a trampoline does, and how an image carries all that.
 //!
-//! Which instructions are replaced: one that stands directly before a `syscall`, touches registers
-//! only, and may run twice in a row ([`sites`]).  With five bytes or more it has room for the jump to
-//! the trampoline.  A shorter one becomes a jump to padding between functions nearby, which gets that
-//! jump ([`padding`]).
+//! Of the instructions before a `syscall` that may run in a trampoline ([`moving`]), one is replaced.
+//! With five bytes or more it has room for the jump to the trampoline.  A shorter one becomes a jump
+//! to padding nearby, which gets that jump ([`padding`]).
 //!
 //! Bytes that look like a `syscall` are one only if decoding the function that they are in, from its
 //! first byte, comes upon them: what functions there are is read from unwind tables and symbols
@@ -19,13 +18,17 @@
 //! | --- | --- |
 //! | [`object`] | segments of an ELF file |
 //! | [`functions`] | where functions begin and end |
+//! | [`golang`] | the same of Go programs |
 //! | [`sites`] | the system calls of a function |
-//! | [`padding`] | room between functions |
+//! | [`moving`] | which instructions may move |
+//! | [`padding`] | room for jumps |
 //! | [`plan`] | which sites get a trampoline |
 //! | [`patch`] | the bytes |
 //! | [`scan`] | which files are worth a look |
 
 mod functions;
+mod golang;
+mod moving;
 mod object;
 mod padding;
 mod patch;
@@ -64,8 +67,10 @@ pub struct Rewrite {
 pub struct Site {
     /// Where the replaced instruction begins, in bytes from the start of the file.
     pub offset: u64,
-    /// Its length in bytes; the `syscall` follows.
+    /// Its length in bytes.
     pub length: u8,
+    /// Where the `syscall` is, in bytes from the start of the file.
+    pub call: u64,
     /// Where the jump to the trampoline is, if it has no room for that.
     pub hop: Option<Hop>,
     /// Where its trampoline begins, in bytes from that of the first one.

@@ -41,6 +41,12 @@ impl Segment {
         self.is_executable && !self.is_writable && self.memory_bytes == size
     }
 
+    /// The pages of the file that a range of its addresses is on.
+    pub(super) fn pages(&self, range: &Range<u64>) -> Range<u64> {
+        let offset = |address: u64| address - self.address + self.bytes.start;
+        offset(range.start) / PAGE_BYTES..offset(range.end).div_ceil(PAGE_BYTES)
+    }
+
     fn addresses(&self) -> Range<u64> {
         self.address..self.address + (self.bytes.end - self.bytes.start)
     }
@@ -122,6 +128,12 @@ impl<'a> Object<'a> {
                 && !other.bytes.is_empty();
             shares && (other.is_writable || other.is_executable && other.base() != text.base())
         })
+    }
+
+    /// The bytes of a section.
+    pub(super) fn section(&self, name: &str) -> Option<&'a [u8]> {
+        let section = self.elf.section_header_by_name(name).ok()??;
+        self.bytes(section.sh_offset..section.sh_offset.checked_add(section.sh_size)?)
     }
 
     /// The table for unwinding: its address, and its bytes or more.

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Room between functions, for jumps that a site is too short for.
+//! Room for jumps that a site is too short for: what compilers fill up with between functions, and
+//! in them behind jumps and returns.
 
 use std::{collections::HashMap, ops::Range};
 
 use super::{
-    PAGE_BYTES,
-    functions::{Functions, Gap},
+    functions::Functions,
     object::Object,
-    sites,
+    sites::{self, has_any},
 };
 
 /// Bytes of a jump to anywhere.
 pub(super) const FAR_JUMP_BYTES: u64 = 5;
 /// Bytes of a jump nearby.
 pub(super) const NEAR_JUMP_BYTES: u64 = 2;
-/// Longer gaps are not padding.
+/// Longer padding is none.
 const GAP_BYTES_MAX: u64 = 128;
 
 /// Room for a far jump.
@@ -30,78 +30,97 @@ pub(super) struct Room {
 pub(super) struct Padding<'a> {
     object: &'a Object<'a>,
     functions: &'a Functions,
+    /// Of functions that were decoded, in order, none near another.
+    inner: &'a [Range<u64>],
     /// Where functions that were decoded jump to, in order.
     targets: &'a [u64],
-    /// By start of a gap: how far it is used, or that it cannot be.
+    /// By start of padding: how far it is used, or that it cannot be.
     used: HashMap<u64, Option<u64>>,
+}
+
+/// Padding that may be free.
+struct Candidate {
+    bytes: Range<u64>,
+    /// The function that ends where it begins, if it is between functions.
+    before: Option<Range<u64>>,
 }
 
 impl<'a> Padding<'a> {
     pub(super) fn new(
         object: &'a Object<'a>,
         functions: &'a Functions,
+        inner: &'a [Range<u64>],
         targets: &'a [u64],
     ) -> Self {
-        debug_assert!(targets.is_sorted());
-        Self { object, functions, targets, used: HashMap::new() }
+        debug_assert!(targets.is_sorted() && inner.is_sorted_by(|a, b| a.end <= b.start));
+        Self { object, functions, inner, targets, used: HashMap::new() }
     }
 
     /// Takes room for a far jump that a near jump at `from`, in a segment with this base, reaches;
     /// what it decodes is paid from `budget`, in bytes.
     pub(super) fn take(&mut self, from: u64, base: i64, budget: &mut u64) -> Option<Room> {
         let next = from.checked_add(NEAR_JUMP_BYTES)?;
-        let reach = reach(next);
-        // What begins before may have room within reach.
-        let looked_at = reach.start.saturating_sub(GAP_BYTES_MAX)..reach.end;
-        for gap in self.functions.gaps(looked_at) {
-            if gap.bytes.end <= reach.start || gap.bytes.end - gap.bytes.start > GAP_BYTES_MAX {
-                continue;
+        let reach = next.saturating_sub(128)..next.saturating_add(128);
+        for candidate in self.candidates(&reach) {
+            let gap = candidate.bytes.clone();
+            if !self.used.contains_key(&gap.start) {
+                let is_free = self.is_free(&candidate, base, budget);
+                self.used.insert(gap.start, is_free.then_some(gap.start));
             }
-            let start = gap.bytes.start;
-            if !self.used.contains_key(&start) {
-                let is_free = self.is_free(&gap, base, budget);
-                self.used.insert(start, is_free.then_some(start));
-            }
-            let Some(Some(used)) = self.used.get_mut(&start) else { continue };
-            let place = reach.start.max(*used);
-            if place < reach.end && place + FAR_JUMP_BYTES <= gap.bytes.end {
-                *used = place + FAR_JUMP_BYTES;
-                return Some(Room { at: place, gap: gap.bytes });
+            let Some(Some(used)) = self.used.get_mut(&gap.start) else { continue };
+            let at = reach.start.max(*used);
+            if at < reach.end && at + FAR_JUMP_BYTES <= gap.end {
+                *used = at + FAR_JUMP_BYTES;
+                return Some(Room { at, gap });
             }
         }
         None
     }
 
-    /// Whether a gap is padding, and the function before does not flow or jump into it.
-    fn is_free(&self, gap: &Gap, base: i64, budget: &mut u64) -> bool {
-        let bytes = &gap.bytes;
-        if bytes.end - bytes.start < FAR_JUMP_BYTES {
-            return false;
-        }
-        let (Some(text), Some(padding), Some(before)) =
-            (self.object.text_with(bytes), self.object.code(bytes), self.object.code(&gap.before))
+    /// The padding within reach, in order.
+    fn candidates(&self, reach: &Range<u64>) -> Vec<Candidate> {
+        // What begins before may have room within reach.
+        let looked_at = reach.start.saturating_sub(GAP_BYTES_MAX)..reach.end;
+        let between = self
+            .functions
+            .gaps(looked_at.clone())
+            .map(|gap| Candidate { bytes: gap.bytes, before: Some(gap.before) });
+        let first = self.inner.partition_point(|bytes| bytes.start < looked_at.start);
+        let inner = self.inner[first..].iter().take_while(|bytes| bytes.start < looked_at.end);
+        let inner = inner.map(|bytes| Candidate { bytes: bytes.clone(), before: None });
+        let mut candidates: Vec<_> = between.chain(inner).collect();
+        candidates.retain(|candidate| {
+            let size = candidate.bytes.end - candidate.bytes.start;
+            (FAR_JUMP_BYTES..=GAP_BYTES_MAX).contains(&size) && candidate.bytes.end > reach.start
+        });
+        candidates.sort_by_key(|candidate| candidate.bytes.start);
+        candidates
+    }
+
+    /// Whether it is padding, and nothing that was decoded flows or jumps there.
+    fn is_free(&self, candidate: &Candidate, base: i64, budget: &mut u64) -> bool {
+        let bytes = &candidate.bytes;
+        let (Some(text), Some(code)) = (self.object.text_with(bytes), self.object.code(bytes))
         else {
             return false;
         };
-        let offset = text.bytes.start + (bytes.start - text.address);
-        let mut pages = offset / PAGE_BYTES..(offset + padding.len() as u64).div_ceil(PAGE_BYTES);
-        let first = self.targets.partition_point(|target| *target < bytes.start);
-        let is_target = self.targets.get(first).is_some_and(|target| *target < bytes.end);
-        if is_target
-            || text.base() != base
-            || !pages.all(|page| self.object.is_own_page(page, text))
-            || !sites::is_padding(padding)
-        {
-            return false;
+        let is_padding = text.base() == base
+            && text.pages(bytes).all(|page| self.object.is_own_page(page, text))
+            && sites::is_padding(code)
+            && !has_any(self.targets, bytes.clone());
+        match &candidate.before {
+            _ if !is_padding => false,
+            None => true,
+            Some(before) => self.ends_before(before, bytes, budget),
         }
-        let Some(left) = budget.checked_sub(before.len() as u64) else { return false };
-        *budget = left;
-        let decoded = sites::decode(before, gap.before.start);
-        decoded.is_closed && !decoded.targets.iter().any(|target| bytes.contains(target))
     }
-}
 
-/// Where a near jump whose next instruction is at `next` can lead.
-fn reach(next: u64) -> Range<u64> {
-    next.saturating_sub(128)..next.saturating_add(128)
+    /// Whether a function neither flows nor jumps into the padding behind it.
+    fn ends_before(&self, function: &Range<u64>, padding: &Range<u64>, budget: &mut u64) -> bool {
+        let Some(code) = self.object.code(function) else { return false };
+        let Some(left) = budget.checked_sub(code.len() as u64) else { return false };
+        *budget = left;
+        let decoded = sites::decode(code, function.start);
+        decoded.is_closed && !has_any(&decoded.targets, padding.clone())
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use trine_abi::text::{GATE_DISPLACEMENT, TRAMPOLINE_BYTES, TRAMPOLINE_ORIGIN};
 
 use super::{
-    Hop, PAGE_BYTES, Page, Rewrite, Site,
+    Hop, PAGE_BYTES, Page, Rewrite, Site, moving,
     object::Object,
     padding::{FAR_JUMP_BYTES, NEAR_JUMP_BYTES},
     plan::{Plan, Planned, SYSCALL},
@@ -57,14 +57,15 @@ pub(super) fn apply(object: &Object<'_>, plan: &Plan) -> Rewrite {
         let patch = Patch::of(object, site, plan.trampolines + at.cast_signed());
         let Some(patch) = patch else { continue };
         slot.copy_from_slice(&patch.trampoline);
-        pages.write(offset(site.replaced.start), &patch.replacement);
+        pages.write(offset(site.head.start), &patch.replacement);
         let hop = site.hop.as_ref().map(|room| {
             pages.write(offset(room.at), &patch.far_jump);
             Hop { offset: offset(room.at), gap: offset(room.gap.start)..offset(room.gap.end) }
         });
         rewrite.sites.push(Site {
-            offset: offset(site.replaced.start),
+            offset: offset(site.head.start),
             length: patch.replacement.len() as u8,
+            call: offset(site.call),
             hop,
             trampoline: at,
         });
@@ -88,12 +89,12 @@ struct Patch {
 impl Patch {
     /// Encodes a site; `None` if something is too far.
     fn of(object: &Object<'_>, site: &Planned, trampoline: i64) -> Option<Self> {
-        let replaced = object.code(&site.replaced)?;
-        let at = site.replaced.start.cast_signed();
+        let at = site.head.start.cast_signed();
+        let length = usize::try_from(site.head.end - site.head.start).ok()?;
         let jump_at = site.hop.as_ref().map_or(at, |room| room.at.cast_signed());
-        let after = site.replaced.end.cast_signed() + SYSCALL.len() as i64;
+        let after = site.call.cast_signed() + SYSCALL.len() as i64;
 
-        let mut bytes = replaced.to_vec();
+        let mut bytes = moving::moved(object.code(&(site.head.start..site.call))?);
         bytes.extend(LOAD_RETURN);
         let next = trampoline + bytes.len() as i64 + size_of::<i32>() as i64;
         bytes.extend(distance(next, after)?);
@@ -112,7 +113,7 @@ impl Patch {
                 vec![NEAR_JUMP, distance.cast_unsigned()]
             }
         };
-        replacement.extend(*NOPS.get(replaced.len().checked_sub(replacement.len())?)?);
+        replacement.extend(*NOPS.get(length.checked_sub(replacement.len())?)?);
         Some(Self { replacement, far_jump, trampoline: bytes.try_into().ok()? })
     }
 }

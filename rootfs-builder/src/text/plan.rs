@@ -9,9 +9,9 @@ use trine_abi::text::{TRAMPOLINE_BYTES, TRAMPOLINE_PAGES_MAX};
 use super::{
     PAGE_BYTES,
     functions::Functions,
-    object::{Object, Segment},
-    padding::{FAR_JUMP_BYTES, Padding, Room},
-    sites,
+    object::Object,
+    padding::{Padding, Room},
+    sites::{self, Call},
 };
 
 /// The bytes of `syscall`.
@@ -21,12 +21,10 @@ const SUSPECTS_MAX: usize = 4 << 20;
 /// How much code of one file is decoded: only functions with those bytes are, which are few.
 const DECODED_BYTES_MAX: u64 = 16 << 20;
 /// Most sites of a file.
-const SITES_MAX: usize = (TRAMPOLINE_PAGES_MAX as u64 * PAGE_BYTES / TRAMPOLINE_BYTES) as usize;
+pub(super) const SITES_MAX: usize =
+    (TRAMPOLINE_PAGES_MAX as u64 * PAGE_BYTES / TRAMPOLINE_BYTES) as usize;
 /// Programs that are not relocated need their trampolines above this: lower pages cannot be mapped.
 const LOWEST_MIN: u64 = 0x1_1000;
-/// Longest instruction that a trampoline has room for, with the two that follow it and the origin.
-const REPLACED_BYTES_MAX: u64 = 13;
-
 /// What is rewritten in a file.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -46,7 +44,9 @@ pub(super) struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Planned {
     /// The instruction that is replaced.
-    pub(super) replaced: Range<u64>,
+    pub(super) head: Range<u64>,
+    /// Address of the `syscall`.
+    pub(super) call: u64,
     /// Where the jump to the trampoline is, if not there.
     pub(super) hop: Option<Room>,
 }
@@ -60,23 +60,27 @@ impl Plan {
         }
         let functions = Functions::of(object)?;
         let mut budget = DECODED_BYTES_MAX;
-        let calls = Calls::of(object, &functions, &suspects, &mut budget);
-        let Calls { found, replaceable, targets } = calls;
-        let mut plan = Self { found, sites: Vec::new(), base: 0, trampolines: 0, pages: 0 };
-        let Some((base, replaceable)) = largest_group(object, replaceable) else {
-            return Some(plan);
+        let all = Calls::of(object, &functions, &suspects, &mut budget);
+        let mut plan = Self {
+            found: all.found.len() as u64,
+            sites: Vec::new(),
+            base: 0,
+            trampolines: 0,
+            pages: 0,
         };
+        let Some((base, calls)) = largest_group(object, all.calls) else { return Some(plan) };
         plan.base = base;
-        let mut padding = Padding::new(object, &functions, &targets);
-        for replaced in replaceable {
-            if plan.sites.len() == SITES_MAX {
-                break;
-            }
-            let is_short = replaced.end - replaced.start < FAR_JUMP_BYTES;
-            let hop = if is_short { padding.take(replaced.start, base, &mut budget) } else { None };
-            if hop.is_some() || !is_short {
-                plan.sites.push(Planned { replaced, hop });
-            }
+        let mut padding = Padding::new(object, &functions, &all.padding, &all.targets);
+        for Call { at: call, long, short } in calls.into_iter().take(SITES_MAX) {
+            let site = match (long, short) {
+                (Some(head), _) => Some(Planned { head, call, hop: None }),
+                (None, Some(head)) => {
+                    let hop = padding.take(head.start, base, &mut budget);
+                    hop.map(|hop| Planned { head, call, hop: Some(hop) })
+                }
+                (None, None) => None,
+            };
+            plan.sites.extend(site);
         }
         let bytes = plan.sites.len() as u64 * TRAMPOLINE_BYTES;
         plan.pages = bytes.div_ceil(PAGE_BYTES);
@@ -105,18 +109,24 @@ fn suspects(object: &Object<'_>) -> Vec<u64> {
 /// The system calls of a file.
 #[derive(Debug, Default)]
 struct Calls {
-    found: u64,
-    /// Instructions that can be replaced, by address, none near another.
-    replaceable: Vec<Range<u64>>,
-    /// Where the functions with calls jump to, in order.
+    /// All of them, in order.
+    found: Vec<u64>,
+    /// Those that can be rewritten, by address, none near another.
+    calls: Vec<Call>,
+    /// Padding in the functions that have them, by address, none near anything else.
+    padding: Vec<Range<u64>>,
+    /// Where these functions jump to, in order.
     targets: Vec<u64>,
 }
 
 impl Calls {
     /// Decodes the functions that suspects are in, each once.
     fn of(object: &Object<'_>, functions: &Functions, suspects: &[u64], budget: &mut u64) -> Self {
-        let mut calls = Self::default();
-        let around = suspects.iter().filter_map(|suspect| functions.around(*suspect));
+        let mut all = Self::default();
+        let around = suspects.iter().filter_map(|suspect| {
+            let with_call = |range: Range<u64>| range.start..suspect + SYSCALL.len() as u64;
+            functions.around(*suspect).or_else(|| functions.up_to(*suspect).map(with_call))
+        });
         let mut around: Vec<_> = around.map(|range| (range.start, range.end)).collect();
         around.sort_unstable();
         around.dedup();
@@ -126,59 +136,60 @@ impl Calls {
             let Some(left) = budget.checked_sub(code.len() as u64) else { continue };
             *budget = left;
             let decoded = sites::decode(code, start);
-            calls.found += decoded.found;
-            calls.replaceable.extend(decoded.replaceable);
+            all.found.extend(decoded.found);
+            let room = SITES_MAX.saturating_sub(all.calls.len());
+            all.calls.extend(decoded.calls.into_iter().take(room));
+            all.padding.extend(decoded.padding);
             let outside = decoded.targets.iter().filter(|target| !(start..end).contains(target));
-            calls.targets.extend(outside);
+            all.targets.extend(outside);
         }
-        calls.targets.sort_unstable();
-        calls.targets.dedup();
-        calls.replaceable.retain(|range| range.end - range.start <= REPLACED_BYTES_MAX);
-        calls.replaceable.sort_unstable_by_key(|range| (range.start, range.end));
-        calls.replaceable.dedup();
-        drop_overlapping(&mut calls.replaceable);
-        calls
+        for addresses in [&mut all.found, &mut all.targets] {
+            addresses.sort_unstable();
+            addresses.dedup();
+        }
+        all.separate();
+        all
+    }
+
+    /// Drops calls and padding that overlap: somebody lies, and nobody knows who.
+    fn separate(&mut self) {
+        let calls = self.calls.drain(..).map(|call| (call.claim(), Some(call)));
+        let padding = self.padding.drain(..).map(|padding| (padding, None));
+        let mut claims: Vec<_> = calls.chain(padding).collect();
+        claims.sort_by_key(|(claim, _)| (claim.start, claim.end));
+        // Functions in functions have the same calls.
+        claims.dedup();
+        let mut is_apart = vec![true; claims.len()];
+        let mut end = 0;
+        for (index, (claim, _)) in claims.iter().enumerate() {
+            if claim.start < end {
+                is_apart[index] = false;
+                is_apart[index - 1] = false;
+            }
+            end = end.max(claim.end);
+        }
+        for ((claim, call), _) in claims.into_iter().zip(is_apart).filter(|(_, is_apart)| *is_apart)
+        {
+            match call {
+                Some(call) => self.calls.push(call),
+                None => self.padding.push(claim),
+            }
+        }
     }
 }
 
-/// Drops instructions that overlap, or that are in each other's `syscall`: somebody lies, and nobody
-/// knows who.
-fn drop_overlapping(ranges: &mut Vec<Range<u64>>) {
-    let call_end = |range: &Range<u64>| range.end + SYSCALL.len() as u64;
-    let mut last_end = 0;
-    let mut is_bad: Vec<bool> = Vec::with_capacity(ranges.len());
-    for range in ranges.iter() {
-        let overlaps = range.start < last_end;
-        if overlaps && let Some(before) = is_bad.last_mut() {
-            *before = true;
-        }
-        is_bad.push(overlaps);
-        last_end = last_end.max(call_end(range));
-    }
-    let mut is_bad = is_bad.iter();
-    ranges.retain(|_| !is_bad.next().is_some_and(|is_bad| *is_bad));
-}
-
-/// The instructions on pages that may be rewritten, of the base that has most of them.
-fn largest_group(
-    object: &Object<'_>,
-    replaceable: Vec<Range<u64>>,
-) -> Option<(i64, Vec<Range<u64>>)> {
-    let mut groups = BTreeMap::<i64, Vec<Range<u64>>>::new();
-    for replaced in replaceable {
-        let Some(text) = object.text_with(&replaced) else { continue };
-        if pages_of(text, &replaced).all(|page| object.is_own_page(page, text)) {
-            groups.entry(text.base()).or_default().push(replaced);
+/// The calls whose heads are on pages that may be rewritten, of the base that has most of them.
+fn largest_group(object: &Object<'_>, calls: Vec<Call>) -> Option<(i64, Vec<Call>)> {
+    let mut groups = BTreeMap::<i64, Vec<Call>>::new();
+    for call in calls {
+        let claim = call.claim();
+        let Some(text) = object.text_with(&claim) else { continue };
+        if text.pages(&claim).all(|page| object.is_own_page(page, text)) {
+            groups.entry(text.base()).or_default().push(call);
         }
     }
     // Of equals, the lowest.
     groups.into_iter().rev().max_by_key(|(_, group)| group.len())
-}
-
-/// The pages of the file that a range of addresses of a segment is on.
-fn pages_of(text: &Segment, range: &Range<u64>) -> Range<u64> {
-    let offset = |address: u64| address - text.address + text.bytes.start;
-    offset(range.start) / PAGE_BYTES..offset(range.end).div_ceil(PAGE_BYTES)
 }
 
 #[cfg(test)]
@@ -186,10 +197,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overlapping_instructions_are_all_dropped() {
-        let mut ranges = vec![0..5, 7..12, 13..15, 20..25, 22..24, 30..35, 37..40];
-        drop_overlapping(&mut ranges);
+    fn overlapping_claims_are_all_dropped() {
+        let call = |start: u64, at: u64| Call { at, long: Some(start..at), short: None };
+        let mut all = Calls {
+            calls: vec![
+                call(0, 5),
+                call(0, 5),
+                call(7, 12),
+                call(13, 15),
+                call(30, 35),
+                call(37, 40),
+            ],
+            padding: vec![20..28, 27..30, 42..47, 46..47, 60..70],
+            ..Calls::default()
+        };
+        all.separate();
         // 12 and 13 are the bytes of a `syscall`, which another one claims.
-        assert_eq!(ranges, [0..5, 30..35, 37..40]);
+        assert_eq!(all.calls, [call(0, 5), call(30, 35), call(37, 40)]);
+        assert_eq!(all.padding, [60..70]);
     }
 }

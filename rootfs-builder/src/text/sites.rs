@@ -1,72 +1,126 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The system calls of a function, and which instructions before them can be replaced.
+//! The system calls of a function, and the room in it.
 
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 
-const BITNESS: u32 = 64;
-/// rt_sigreturn: unwinders and debuggers know a signal's frame by the bytes that make this call.
-const SIGRETURN: u32 = 15;
+use super::{
+    moving::Window,
+    padding::{FAR_JUMP_BYTES, NEAR_JUMP_BYTES},
+    plan::SITES_MAX,
+};
+
+pub(super) const BITNESS: u32 = 64;
 
 /// What decoding a function found.
 #[derive(Debug, Default)]
 pub(super) struct Decoded {
-    /// How many system calls it has.
-    pub(super) found: u64,
-    /// Instructions directly before system calls that can be replaced, in order.
-    pub(super) replaceable: Vec<Range<u64>>,
+    /// Its system calls.
+    pub(super) found: Vec<u64>,
+    /// Those that can be rewritten, in order.
+    pub(super) calls: Vec<Call>,
     /// Where it jumps to and what it calls, in order.
     pub(super) targets: Vec<u64>,
+    /// Padding in it that nothing executes.
+    pub(super) padding: Vec<Range<u64>>,
     /// Whether all of it was decoded, and nothing flows out of its end.
     pub(super) is_closed: bool,
+}
+
+/// A `syscall` that can be rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    /// Its address.
+    pub(super) at: u64,
+    /// The instruction to replace by a far jump, if there is one with room for it.
+    pub(super) long: Option<Range<u64>>,
+    /// The instruction to replace by a near jump.
+    pub(super) short: Option<Range<u64>>,
+}
+
+impl Call {
+    /// All bytes that it is about.
+    pub(super) fn claim(&self) -> Range<u64> {
+        let starts = [&self.long, &self.short].into_iter().flatten().map(|head| head.start);
+        starts.min().unwrap_or(self.at)..self.at + super::plan::SYSCALL.len() as u64
+    }
 }
 
 /// Decodes a function, from its first byte to its last or to one that no instruction begins with.
 pub(super) fn decode(code: &[u8], address: u64) -> Decoded {
     let mut decoded = Decoded::default();
     let mut decoder = Decoder::with_ip(BITNESS, code, address, DecoderOptions::NONE);
-    let mut before: Option<Range<u64>> = None;
+    let mut window = Window::default();
     let mut instruction = Instruction::default();
     let mut flows_on = true;
+    let mut is_sound = true;
+    let mut jumps_anywhere = false;
     while decoder.can_decode() {
         decoder.decode_out(&mut instruction);
         if instruction.is_invalid() {
-            flows_on = true;
+            is_sound = false;
             break;
         }
+        let place = instruction.ip()..instruction.next_ip();
         if instruction.mnemonic() == Mnemonic::Syscall {
-            decoded.found += 1;
-            decoded.replaceable.extend(before.take());
+            decoded.found.push(place.start);
+            let (long, short) = (window.head(FAR_JUMP_BYTES), window.head(NEAR_JUMP_BYTES));
+            if (long.is_some() || short.is_some()) && decoded.calls.len() < SITES_MAX {
+                decoded.calls.push(Call { at: place.start, long, short });
+            }
         }
-        let range = instruction.ip()..instruction.next_ip();
-        before = is_repeatable(&instruction).then_some(range);
+        window.push(&instruction);
+        if !flows_on && is_filler(&instruction) {
+            match decoded.padding.last_mut() {
+                Some(last) if last.end == place.start => last.end = place.end,
+                _ => decoded.padding.push(place),
+            }
+            continue;
+        }
         flows_on = flows_on_after(&instruction);
+        jumps_anywhere |= instruction.flow_control() == FlowControl::IndirectBranch
+            && !instruction.is_ip_rel_memory_operand();
         let is_near = (0..instruction.op_count())
             .any(|operand| instruction.op_kind(operand) == OpKind::NearBranch64);
         if is_near {
             decoded.targets.push(instruction.near_branch64());
         }
     }
-    decoded.is_closed = !flows_on;
-    // Nobody may jump into what is replaced.
+    decoded.is_closed = is_sound && !flows_on;
     decoded.targets.sort_unstable();
     decoded.targets.dedup();
     let targets = &decoded.targets;
-    decoded.replaceable.retain(|range| {
-        let next = targets.partition_point(|target| *target <= range.start);
-        targets.get(next).is_none_or(|target| *target >= range.end)
+    // Nobody may jump into what is replaced, ...
+    for call in &mut decoded.calls {
+        for head in [&mut call.long, &mut call.short] {
+            *head = head.take().filter(|head| !has_any(targets, head.start + 1..head.end));
+        }
+    }
+    decoded.calls.retain(|call| call.long.is_some() || call.short.is_some());
+    // ... nor into padding.
+    decoded.padding.retain(|padding| {
+        let size = padding.end - padding.start;
+        size >= FAR_JUMP_BYTES && is_sound && !jumps_anywhere && !has_any(targets, padding.clone())
     });
     decoded
 }
 
-/// Whether bytes are nothing but instructions that do nothing, or trap.
+/// Whether any address of an ordered list is in a range.
+pub(super) fn has_any(addresses: &[u64], range: Range<u64>) -> bool {
+    let first = addresses.partition_point(|address| *address < range.start);
+    addresses.get(first).is_some_and(|address| *address < range.end)
+}
+
+/// Whether bytes are nothing but what compilers fill with.
 pub(super) fn is_padding(code: &[u8]) -> bool {
     let mut decoder = Decoder::new(BITNESS, code, DecoderOptions::NONE);
-    decoder.iter().all(|instruction| {
-        !instruction.is_invalid()
-            && matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3)
-    })
+    decoder.iter().all(|instruction| is_filler(&instruction))
+}
+
+/// Whether an instruction does nothing, or is a trap that nothing is meant to meet.
+fn is_filler(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3)
 }
 
 /// Whether what follows an instruction may run after it.
@@ -81,135 +135,34 @@ fn flows_on_after(instruction: &Instruction) -> bool {
     !ends && !matches!(instruction.mnemonic(), Mnemonic::Ud2 | Mnemonic::Hlt)
 }
 
-/// Whether an instruction may move to a trampoline.
-///
-/// It reads and writes nothing but registers, of which neither is RCX (a trampoline sets it) nor, to
-/// write, RSP; and it may run again after it ran (the kernel moves who is in a trampoline back).
-fn is_repeatable(instruction: &Instruction) -> bool {
-    if instruction.op_count() != 2 || instruction.op0_kind() != OpKind::Register {
-        return false;
-    }
-    let written = instruction.op0_register();
-    let target = written.full_register();
-    let is_whole = written.is_gpr32() || written.is_gpr64();
-    if !is_whole || matches!(target, Register::RCX | Register::RSP) {
-        return false;
-    }
-    let is_immediate = matches!(
-        instruction.op1_kind(),
-        OpKind::Immediate8
-            | OpKind::Immediate8to32
-            | OpKind::Immediate8to64
-            | OpKind::Immediate32
-            | OpKind::Immediate32to64
-            | OpKind::Immediate64
-    );
-    let is_register = instruction.op1_kind() == OpKind::Register;
-    let read = if is_register { instruction.op1_register() } else { Register::None };
-    match instruction.mnemonic() {
-        Mnemonic::Mov if is_immediate => {
-            !(target == Register::RAX && instruction.immediate(1) == u64::from(SIGRETURN))
-        }
-        Mnemonic::Mov | Mnemonic::Movsxd | Mnemonic::Movsx | Mnemonic::Movzx if is_register => {
-            // The high bytes would not be there the second time.
-            let is_high = matches!(read, Register::AH | Register::BH | Register::CH | Register::DH);
-            read.is_gpr() && !is_high && read.full_register() != Register::RCX
-        }
-        Mnemonic::Xor | Mnemonic::Sub => is_register && read == written,
-        Mnemonic::And | Mnemonic::Or => is_immediate,
-        Mnemonic::Lea => {
-            let parts = [instruction.memory_base(), instruction.memory_index()];
-            !instruction.is_ip_rel_memory_operand()
-                && parts.iter().all(|part| {
-                    *part == Register::None
-                        || part.is_gpr() && ![Register::RCX, target].contains(&part.full_register())
-                })
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Whether the instruction before a `syscall` can be replaced.
-    fn replaces(before: &[u8]) -> bool {
-        let mut code = vec![0x90];
-        code.extend(before);
-        code.extend([0x0f, 0x05, 0xc3]);
+    #[test]
+    fn calls_have_a_head_with_room_and_one_without() {
+        // mov $39,%eax; xor %edi,%edi; syscall; ret
+        let code = [0xb8, 39, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05, 0xc3];
         let decoded = decode(&code, 0x1000);
-        assert!(decoded.is_closed && decoded.found == 1, "{before:x?}");
-        let expected = 0x1001..0x1001 + before.len() as u64;
-        assert!(decoded.replaceable.iter().all(|range| *range == expected), "{before:x?}");
-        !decoded.replaceable.is_empty()
-    }
-
-    #[test]
-    fn moves_between_registers_are_replaced() {
-        let good: &[&[u8]] = &[
-            &[0xb8, 0x27, 0, 0, 0],                // mov $39,%eax
-            &[0x48, 0xc7, 0xc0, 0x27, 0, 0, 0],    // mov $39,%rax
-            &[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], // movabs $...,%rax
-            &[0x31, 0xc0],                         // xor %eax,%eax
-            &[0x45, 0x31, 0xd2],                   // xor %r10d,%r10d
-            &[0x29, 0xc0],                         // sub %eax,%eax
-            &[0x89, 0xf8],                         // mov %edi,%eax
-            &[0x4c, 0x89, 0xc0],                   // mov %r8,%rax
-            &[0x48, 0x89, 0xdf],                   // mov %rbx,%rdi
-            &[0x48, 0x63, 0xff],                   // movslq %edi,%rdi
-            &[0x0f, 0xb6, 0xc0],                   // movzbl %al,%eax
-            &[0x48, 0x8d, 0x74, 0x24, 0x10],       // lea 16(%rsp),%rsi
-            &[0x83, 0xc8, 0xff],                   // or $-1,%eax
-            &[0x83, 0xe0, 0x0f],                   // and $15,%eax
-        ];
-        for bytes in good {
-            assert!(replaces(bytes), "{bytes:x?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_run_twice_or_elsewhere_is_left() {
-        let bad: &[&[u8]] = &[
-            &[0xb8, 15, 0, 0, 0],                     // mov $15,%eax: rt_sigreturn
-            &[0x48, 0xc7, 0xc0, 15, 0, 0, 0],         // the same
-            &[0x89, 0xc8],                            // mov %ecx,%eax
-            &[0x31, 0xc9],                            // xor %ecx,%ecx
-            &[0x31, 0xd8],                            // xor %ebx,%eax
-            &[0x29, 0xf8],                            // sub %edi,%eax
-            &[0x48, 0x89, 0xc4],                      // mov %rax,%rsp
-            &[0x83, 0xc0, 0x01],                      // add $1,%eax
-            &[0xff, 0xc0],                            // inc %eax
-            &[0x58],                                  // pop %rax
-            &[0x8b, 0x45, 0x10],                      // mov 16(%rbp),%eax
-            &[0x8b, 0x05, 0, 0, 0, 0],                // mov 0(%rip),%eax
-            &[0x48, 0x8d, 0x05, 0, 0, 0, 0],          // lea 0(%rip),%rax
-            &[0x48, 0x8d, 0x40, 0x08],                // lea 8(%rax),%rax
-            &[0x48, 0x8d, 0x04, 0x0f],                // lea (%rdi,%rcx),%rax
-            &[0x0f, 0xb6, 0xc4],                      // movzbl %ah,%eax
-            &[0x8c, 0xe0],                            // mov %fs,%eax
-            &[0x0f, 0x20, 0xc0],                      // mov %cr0,%rax
-            &[0xb0, 0x27],                            // mov $39,%al
-            &[0x66, 0xb8, 0x27, 0],                   // mov $39,%ax
-            &[0x89, 0x07],                            // mov %eax,(%rdi)
-            &[0xc7, 0x44, 0x24, 0xb8, 0x10, 0, 0, 0], // movl $16,-72(%rsp)
-            &[0x0f, 0x44, 0xc7],                      // cmove %edi,%eax
-            &[0x90],                                  // nop
-        ];
-        for bytes in bad {
-            assert!(!replaces(bytes), "{bytes:x?}");
+        let expected = Call { at: 0x1007, long: Some(0x1000..0x1005), short: Some(0x1005..0x1007) };
+        assert_eq!((decoded.found, decoded.calls), (vec![0x1007], vec![expected.clone()]));
+        assert_eq!(expected.claim(), 0x1000..0x1009);
+        // Nothing moves over another call, a jump or a store.
+        for between in [&[0x0f, 0x05][..], &[0xeb, 0], &[0x74, 0], &[0x89, 0x07], &[0xff, 0xd3]] {
+            let code = [&code[..5], between, &code[7..]].concat();
+            assert!(!decode(&code, 0).calls.iter().any(|call| call.at > 5), "{between:x?}");
         }
     }
 
     #[test]
     fn jumps_into_an_instruction_leave_it() {
-        // mov $39,%eax; syscall; jmp to the second byte; and to the first
+        // mov $39,%eax; syscall; jmp to the second byte; to the first; to the call
         for (distance, is_replaced) in [(-8_i8, false), (-9, true), (-4, true)] {
             let code = [0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xeb, distance.cast_unsigned()];
             let decoded = decode(&code, 0);
             let target = 9_u64.wrapping_add_signed(distance.into());
             assert_eq!(decoded.targets, [target]);
-            assert_eq!(!decoded.replaceable.is_empty(), is_replaced, "{distance}");
+            assert_eq!(!decoded.calls.is_empty(), is_replaced, "{distance}");
         }
     }
 
@@ -217,7 +170,7 @@ mod tests {
     fn decoding_stops_at_what_is_no_instruction() {
         let code = [0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0x06, 0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3];
         let decoded = decode(&code, 0);
-        assert_eq!((decoded.found, decoded.replaceable.len()), (1, 1));
+        assert_eq!((decoded.found.len(), decoded.calls.len()), (1, 1));
         assert!(!decoded.is_closed);
         // Cut in the middle of an instruction.
         assert!(!decode(&[0xc3, 0xb8, 0], 0).is_closed);
@@ -226,6 +179,25 @@ mod tests {
         for end in [&[0xc3][..], &[0x0f, 0x0b], &[0xeb, 0x10], &[0xff, 0xe0], &[0xf4]] {
             assert!(decode(end, 0).is_closed, "{end:x?}");
         }
+    }
+
+    #[test]
+    fn padding_of_a_function_is_what_nothing_reaches() {
+        // ret; 6 bytes that do nothing; ret
+        let code = [0xc3, 0x66, 0x0f, 0x1f, 0x44, 0, 0, 0xc3];
+        assert_eq!(decode(&code, 0).padding, [1..7]);
+        assert_eq!(decode(&[&code[..], &[0xcc; 5]].concat(), 0).padding, [1..7, 8..13]);
+        let flows_on = [&[0x90][..], &code[1..]].concat();
+        assert_eq!(decode(&flows_on, 0).padding, []);
+        let jumped = [&code[..], &[0xeb, (1_i8 - 10).cast_unsigned()]].concat();
+        assert_eq!(decode(&jumped, 0).padding, []);
+        let behind = [&code[..], &[0xeb, (7_i8 - 10).cast_unsigned()]].concat();
+        assert_eq!(decode(&behind, 0).padding, [1..7]);
+        let anywhere = [&code[..], &[0xff, 0xe0]].concat();
+        assert_eq!(decode(&anywhere, 0).padding, [], "a table of jumps may lead there");
+        let broken = [&code[..], &[0x06]].concat();
+        assert_eq!(decode(&broken, 0).padding, [], "who knows what follows");
+        assert_eq!(decode(&[0xc3, 0x90, 0x90, 0x90, 0x90, 0xc3], 0).padding, [], "too short");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 use trine_abi::text::{GATE_DISPLACEMENT, TRAMPOLINE_BYTES, TRAMPOLINE_ORIGIN};
 use trine_rootfs_builder::text::Rewrite;
 
@@ -53,9 +53,14 @@ pub(crate) fn check(original: &[u8], rewrite: &Rewrite) {
     for site in &rewrite.sites {
         let (start, length) = (site.offset as usize, usize::from(site.length));
         let replaced = &original[start..start + length];
-        let after = start + length;
-        assert_eq!(original[after..after + 2], SYSCALL);
-        assert_eq!(patched[after..after + 2], SYSCALL);
+        let (after, call) = (start + length, site.call as usize);
+        // What runs in the trampoline stays where it is, but for the replaced instruction.
+        assert_eq!(original[call..call + 2], SYSCALL);
+        assert_eq!(original[after..call + 2], patched[after..call + 2]);
+        let mut moved = decode(&original[start..call], 0);
+        moved.retain(|instruction| instruction.mnemonic() != Mnemonic::Nop);
+        assert!(moved.iter().all(|moved| moved.flow_control() == FlowControl::Next));
+        assert_eq!(moved[0].len(), length);
 
         // Addresses as if the file lay at 0, and its trampolines where they belong.
         let base = 1_i64 << 40;
@@ -83,21 +88,23 @@ pub(crate) fn check(original: &[u8], rewrite: &Rewrite) {
         assert_eq!(jump[0].near_branch64(), trampoline, "{:x}", site.offset);
 
         let bytes = unused.remove(&site.trampoline).expect("a trampoline of its own");
-        check_trampoline(bytes, trampoline, replaced, offset, offset + length as u64 + 2);
+        assert!(bytes.starts_with(replaced));
+        check_trampoline(bytes, trampoline, &moved, offset, (base + site.call as i64 + 2) as u64);
         undone[start..after].copy_from_slice(&bytes[..length]);
     }
     assert!(undone == original, "undoing the changes does not give the original");
     assert!(unused.values().all(|bytes| bytes.iter().all(|byte| *byte == 0xcc)));
 }
 
-fn check_trampoline(bytes: &[u8], address: u64, replaced: &[u8], origin: u64, after: u64) {
-    assert!(bytes.starts_with(replaced));
+fn check_trampoline(bytes: &[u8], address: u64, moved: &[Instruction], origin: u64, after: u64) {
     let (code, distance) = bytes.split_at(TRAMPOLINE_ORIGIN as usize);
     let distance = i32::from_le_bytes(distance.try_into().unwrap());
     assert_eq!(address.wrapping_add_signed(distance.into()), origin);
     let instructions = decode(code, address);
-    let [first, load, enter, filler @ ..] = &instructions[..] else { panic!("{bytes:x?}") };
-    assert_eq!(first.len(), replaced.len());
+    // Of instructions, the place is not compared.
+    let (first, rest) = instructions.split_at(moved.len());
+    assert_eq!(first, moved);
+    let [load, enter, filler @ ..] = rest else { panic!("{bytes:x?}") };
     assert_eq!((load.code(), load.op0_register()), (Code::Lea_r64_m, Register::RCX));
     assert!(load.is_ip_rel_memory_operand());
     assert_eq!(load.ip_rel_memory_address(), after);

@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oci_spec::image::ImageConfiguration;
 use trine_rootfs_builder::{
-    Cache, CacheError, CachedImage, ImageInfo, NamedImage, Phase, Progress, Removed, Select,
+    BuildReport, Cache, CacheError, CachedImage, ImageInfo, NamedImage, Phase, Progress, Removed,
+    Select,
 };
 
 use crate::failure::WithRemedy as _;
@@ -29,6 +30,8 @@ pub(crate) struct Image {
     pub(crate) digest: String,
     /// Size in bytes.
     pub(crate) size_bytes: u64,
+    /// What the build said, if it was not there already.
+    pub(crate) report: Option<BuildReport>,
     /// How to run it, if the image says so.
     pub(crate) config: Option<ImageConfiguration>,
 }
@@ -137,6 +140,7 @@ impl Image {
             digest: image.digest.to_string(),
             size_bytes: image.size_bytes,
             file: image.file,
+            report: image.report,
             config,
         }
     }

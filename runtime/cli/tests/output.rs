@@ -54,6 +54,9 @@ fn image_built_from_a_directory_is_listed_and_removed() {
     bench.write("root/bin/file", "contents");
     let built = json(&bench.run("image build root -t small:1 --json").stdout);
     let digest = built["digest"].as_str().expect("a digest");
+    // There is no program in it.
+    assert_eq!(built["system_calls"]["found"], 0);
+    assert_eq!(built["system_calls"]["rewritten"], 0);
     let listed = json(&bench.run("image ls --json").stdout);
     assert_eq!(listed[0]["digest"], digest);
     assert_eq!(listed[0]["names"], Value::from(vec!["small:1"]));

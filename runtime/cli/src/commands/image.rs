@@ -46,14 +46,28 @@ fn build(images: &Images, arguments: &ImageBuildArgs) -> Result<()> {
     } else {
         images.import(source, name)?
     };
+    // Nobody counts those of an image that is there already.
+    let calls = image.report.as_ref().map(|report| (report.calls_rewritten, report.calls_found));
     if arguments.json {
-        let (digest, size) = (&image.digest, image.size_bytes);
-        return output::print_json(&json!({"digest": digest, "name": name, "size_bytes": size}));
+        return output::print_json(&json!({
+            "digest": image.digest,
+            "name": name,
+            "size_bytes": image.size_bytes,
+            "system_calls": calls.map(|(rewritten, found)| {
+                json!({"found": found, "rewritten": rewritten})
+            }),
+        }));
     }
     let size = values::format_bytes(image.size_bytes);
     match name {
-        Some(name) => output::print(&format!("{}  {name}  {size}\n", image.digest)),
-        None => output::print(&format!("{}  {size}\n", image.digest)),
+        Some(name) => output::print(&format!("{}  {name}  {size}\n", image.digest))?,
+        None => output::print(&format!("{}  {size}\n", image.digest))?,
+    }
+    match calls {
+        Some((rewritten, found)) => output::print(&format!(
+            "rewrote {rewritten} of {found} system calls in the code of its programs\n"
+        )),
+        None => Ok(()),
     }
 }
 
