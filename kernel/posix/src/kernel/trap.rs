@@ -31,8 +31,6 @@ const FPE_FLTRES: i32 = 6;
 const FPE_FLTINV: i32 = 7;
 const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
-/// Page fault error code: an instruction fetch.
-const CODE_FETCH: u64 = 16;
 
 impl Kernel {
     /// Handles why a task stopped running.
@@ -251,13 +249,7 @@ impl Kernel {
     }
 
     fn page_fault(&mut self, task: &TaskRef, address: u64, code: u64) {
-        let kind = if code & CODE_FETCH != 0 {
-            FaultKind::Execute
-        } else if code & 2 != 0 {
-            FaultKind::Write
-        } else {
-            FaultKind::Read
-        };
+        let kind = fault_kind(code);
         let Some(mm) = task.mm() else { return };
         task.process.faults.fetch_add(1, Ordering::Relaxed);
         task.waiter.renew();
@@ -329,23 +321,38 @@ impl Kernel {
     }
 }
 
+/// What a page fault's error code says was tried.
+fn fault_kind(code: u64) -> FaultKind {
+    if code & 16 != 0 {
+        FaultKind::Execute
+    } else if code & 2 != 0 {
+        FaultKind::Write
+    } else {
+        FaultKind::Read
+    }
+}
+
 /// Moves a thread that stopped in a trampoline back to where it came from, so that nobody ever sees
-/// it there.  A trap that the program's own code would not have had is over with that, and does not
-/// come again: what it ran into is gone.  Says whether it was such a trap.
+/// it there.  If it stopped for something that cannot be put right (a GS base of the program's own,
+/// a single step, a bad pointer), it goes on in the file's own text, and either that is over, or it
+/// comes again where it belongs.  Says whether that is so.
 fn leave_trampoline(task: &TaskRef, trap: Trap) -> bool {
     let Some(mm) = task.mm() else { return false };
-    let mut registers = task.registers.lock();
-    let Some(origin) = mm.origin(registers.rip) else { return false };
-    if let Trap::PageFault { code, .. } = trap
-        && code & CODE_FETCH != 0
-    {
-        // The trampoline itself is not mapped, or not seen yet.
-        return false;
+    let origin = mm.origin(task.registers.lock().rip);
+    let is_final = match trap {
+        _ if origin.is_none() => return false,
+        Trap::SystemCall | Trap::Kick => false,
+        Trap::PageFault { address, code } => matches!(
+            mm.fault(address, fault_kind(code)),
+            Err(Fault::NotMapped | Fault::NotAllowed | Fault::BeyondEnd)
+        ),
+        Trap::Exception { .. } => true,
+    };
+    if let Some(origin) = origin {
+        task.registers.lock().rip = origin;
     }
-    registers.rip = origin;
-    if trap == Trap::Kick {
-        return false;
+    if is_final {
+        mm.use_own_text();
     }
-    mm.use_own_text();
-    true
+    is_final
 }

@@ -153,6 +153,10 @@ fn a_thread_in_a_trampoline_is_moved_back_to_where_it_came_from() {
     for offset in [0, 5, 31] {
         assert_eq!(rig.trap_at(trampoline + offset, Trap::Kick), origin);
     }
+    // What ran there, of the program, touches a page that is not there yet.
+    let heap = rig.world.map(&rig.init, PAGE);
+    let fault = Trap::PageFault { address: heap, code: 6 };
+    assert_eq!(rig.trap_at(trampoline + 5, fault), origin);
     assert!(rig.uses_rewritten());
     // A jump through a GS base that is not the kernel's.
     let fault = Trap::PageFault { address: 8, code: 4 };
