@@ -16,6 +16,7 @@ use crate::{command, paths};
 /// Names of the programs, and of their sources without `.c`.
 pub(crate) const NAMES: &[&str] = &[
     "bombs",
+    "direct",
     "elves",
     "escape",
     "faults",

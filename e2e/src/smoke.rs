@@ -70,11 +70,13 @@ pub(crate) const CASES: &[Case] = &[
     case("signals", BUSYBOX, &["/usr/bin/signals"], 0, "signals ok"),
     case("threads", BUSYBOX, &["/usr/bin/threads"], 0, "threads ok"),
     case("memory", BUSYBOX, &["/usr/bin/memory"], 0, "memory ok"),
+    case("direct-calls", BUSYBOX, &["/usr/bin/direct"], 0, "direct ok"),
     case("preemption", BUSYBOX, &["/usr/bin/preempt", "3"], 0, "preempt ok"),
     case("vector-registers", BUSYBOX, &["/usr/bin/simd", "3"], 0, "simd ok"),
     parallel("threads-on-two-vcpus", &["/usr/bin/threads"], "threads ok"),
     parallel("fork-and-exec-on-two-vcpus", &["/usr/bin/forks", "60"], "forks ok"),
     parallel("vector-registers-on-two-vcpus", &["/usr/bin/simd", "2"], "simd ok"),
+    parallel("direct-calls-on-two-vcpus", &["/usr/bin/direct"], "direct ok"),
     parallel("stale-translations", &["/usr/bin/shootdown", "2"], "shootdown ok"),
     Case {
         name: "escape",

@@ -58,6 +58,7 @@ pub(super) fn cases(bed: &Bed, suite: &mut Suite) {
     });
     suite.case("tool-oci-runtime", || oci_runtime(bed));
     suite.case("tool-check", check);
+    suite.case("tool-trapped-calls", trapped_calls);
     suite.case("tool-doctor", || {
         let text = command::must(&mut trine(&["doctor", "--json"]), PATIENCE)?;
         serde_json::from_str::<Value>(&text).context("parse what trine doctor printed").map(drop)
@@ -99,6 +100,17 @@ fn check() -> Result<()> {
     ensure!(refused.contains("/broken/no-loader"), "{refused}");
     fault_of(&check(&["--program", "/no/such/program"])?, 125, "/no/such/program")?;
     fault_of(&command::run(&mut trine(&["check", "/no/such/image"]))?, 125, "/no/such/image")
+}
+
+/// Without rewritten text, programs run as with it.
+fn trapped_calls() -> Result<()> {
+    for (how, areas) in [("direct", "1"), ("trap", "0")] {
+        let mut run = trine(&["run", "--system-calls", how, BUSYBOX.name, "--"]);
+        let script = "grep -c '\\[syscalls\\]' /proc/self/maps; threads";
+        let output = command::run(run.args(["/bin/sh", "-c", script]))?.expect_status(0)?;
+        ensure!(output.stdout.trim() == format!("{areas}\nthreads ok"), "{how}: {output}");
+    }
+    Ok(())
 }
 
 fn oci_runtime(bed: &Bed) -> Result<()> {
