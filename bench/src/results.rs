@@ -23,6 +23,12 @@ pub(crate) enum Unit {
     /// A number of things per second.
     #[serde(rename = "1/s")]
     PerSecond,
+    /// 2^20 bytes per second.
+    #[serde(rename = "MiB/s")]
+    MebibytesPerSecond,
+    /// How many times something else.
+    #[serde(rename = "x")]
+    Times,
 }
 
 /// How rows relate.
@@ -85,6 +91,8 @@ impl Unit {
             Self::Mebibytes => "MiB",
             Self::Count => "count",
             Self::PerSecond => "1/s",
+            Self::MebibytesPerSecond => "MiB/s",
+            Self::Times => "x",
         }
     }
 }
@@ -105,15 +113,15 @@ impl Row {
     }
 }
 
+/// Makes a row of each contender.
+pub(crate) fn rows(results: Vec<(System, String, Outcome<f64>)>) -> Vec<Row> {
+    results.into_iter().map(|(system, label, outcome)| Row::new(system, label, outcome)).collect()
+}
+
 impl Measure {
     /// The median of the first row of a system.
     pub(crate) fn median(&self, system: System) -> Option<f64> {
         self.rows.iter().find(|row| row.system == system)?.median()
-    }
-
-    /// The median of the row with this label.
-    pub(crate) fn median_of(&self, label: &str) -> Option<f64> {
-        self.rows.iter().find(|row| row.label == label)?.median()
     }
 }
 

@@ -87,7 +87,8 @@ fn head(svg: &mut Svg, facts: &Facts) {
         svg.text(x + 18.0, y + 5.0, Anchor::Start, "label", system.name());
         x += 84.0;
     }
-    let note = "bars: medians; whiskers: p10 to p90; shorter is better";
+    let note =
+        "bars: medians; whiskers: p10 to p90; shorter is better, unless the title says otherwise";
     svg.text(x, y + 5.0, Anchor::Start, "note", note);
 }
 
