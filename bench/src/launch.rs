@@ -10,6 +10,11 @@ use anyhow::Result;
 
 use crate::{scratch::Scratch, system::System, tools::Tools};
 
+/// runsc takes a namespace in which this file exists for the host's own, and refuses to touch its
+/// interfaces; on newer kernels (6.18 is one) all namespaces have it.
+const HIDE_ROOT_SYSCTLS: &str = "[ ! -e /proc/sys/net/core/rmem_default ] || mount -t tmpfs tmpfs /proc/sys/net; \
+     exec \"$@\"";
+
 /// How one runtime is told what to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
@@ -96,7 +101,14 @@ impl Launcher {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = if self.system == System::Runsc && self.has_network {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--mount", "--", "sh", "-ec", HIDE_ROOT_SYSCTLS, "runsc"]);
+            unshare.arg(&self.program);
+            unshare
+        } else {
+            Command::new(&self.program)
+        };
         command.arg("--root").arg(&self.state);
         match self.system {
             // Its sandbox cannot use cgroups in hybrid mode, and its own network stack takes over

@@ -119,6 +119,17 @@ pub(crate) fn rows(results: Vec<(System, String, Outcome<f64>)>) -> Vec<Row> {
 }
 
 impl Measure {
+    /// What numbers are divided by to be readable, and the unit that they then have.
+    pub(crate) fn scale(&self) -> (f64, &'static str) {
+        let summaries = self.rows.iter().filter_map(|row| row.summary);
+        let largest = summaries.map(|summary| summary.median).fold(0.0, f64::max);
+        match self.unit {
+            Unit::Nanoseconds if largest >= 1e6 => (1e6, "ms"),
+            Unit::Nanoseconds if largest >= 1e3 => (1e3, "us"),
+            unit => (1.0, unit.name()),
+        }
+    }
+
     /// The median of the first row of a system.
     pub(crate) fn median(&self, system: System) -> Option<f64> {
         self.rows.iter().find(|row| row.system == system)?.median()

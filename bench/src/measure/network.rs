@@ -63,7 +63,7 @@ const FIGURES: [Figure; 6] = [
 
 const NGINX: &str = "\
     mkdir -p /tmp/www; head -c 612 /dev/zero | tr '\\0' x > /tmp/www/page; \
-    echo 'daemon off; master_process off; pid /tmp/pid; error_log /tmp/log; \
+    echo 'daemon off; master_process off; user root; pid /tmp/pid; error_log /tmp/log; \
       events { worker_connections 512; } \
       http { access_log off; keepalive_requests 1000000; client_body_temp_path /tmp/1; \
         proxy_temp_path /tmp/2; fastcgi_temp_path /tmp/3; uwsgi_temp_path /tmp/4; \

@@ -136,16 +136,18 @@ fn programs(targets: &mut Vec<Target>) {
 
 fn outside(targets: &mut Vec<Target>) {
     for (kind, bound) in [(MUST, 40_000.0), (AIM, 15_000.0)] {
-        for (id, label) in
-            [(forward::FSTAT, "fstat on a volume"), (forward::ECHO, "one byte by TCP and back")]
-        {
+        for (id, label) in [
+            (forward::FSTAT, "fstat on a volume"),
+            (forward::FCHMOD, "fchmod on a volume"),
+            (forward::ECHO, "one byte by TCP and back"),
+        ] {
             let title = format!("forwarded call, {label}, p50");
             let (about, figure) =
                 (Subject::Forward, Figure::Labelled { id, label: forward::TRINE });
             targets.push(target(kind, about, title, figure, Relation::AtMost, bound, "ns"));
         }
     }
-    for id in [forward::FSTAT, forward::OPEN, forward::ECHO] {
+    for id in [forward::FSTAT, forward::FCHMOD, forward::OPEN, forward::ECHO] {
         let figure = Figure::Rows { id, label: forward::TRINE_POLICY, to: forward::TRINE };
         let title = format!("policy of 100 rules, {id}, of none's time");
         targets.push(times(MUST, Subject::Forward, title, figure, Relation::Below, 1.05));

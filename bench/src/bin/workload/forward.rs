@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{fstat, stat};
+use rustix::fs::{Mode, fchmod, fstat, stat};
 
 use crate::report;
 
@@ -29,6 +29,7 @@ pub(crate) fn run(directory: &Path, address: &str, samples: u32, calls: usize) -
         let medians = [
             ("fstat", median(calls, || call(fstat(&file)))?),
             ("stat", median(calls, || call(stat(&path)))?),
+            ("fchmod", median(calls, || call(fchmod(&file, Mode::from(0o644))))?),
             ("open", median(calls, || call(File::open(&path)))?),
             ("echo", median(calls, || exchange(&mut stream))?),
         ];
