@@ -6,13 +6,13 @@ rounds=$2 python=$3
 work=$(mktemp -d)
 cd "$work"
 
-# A project of 20 files, each of 25 functions.
+# A project of 20 files, each of 12 functions.
 for ((file = 0; file < 20; file++)); do
   {
     echo '#include <stdio.h>'
     echo '#include <stdlib.h>'
     echo '#include <string.h>'
-    for ((number = 0; number < 25; number++)); do
+    for ((number = 0; number < 12; number++)); do
       echo "static unsigned mix_$number(unsigned value, const char *text) {"
       echo "  for (size_t at = 0; at < strlen(text); at++) switch ((value ^ text[at]) % 5) {"
       echo "    case 0: value = value * ${number}7u + at; break; case 1: value ^= value >> 7; break;"
@@ -22,7 +22,7 @@ for ((file = 0; file < 20; file++)); do
       echo "}"
     done
     echo "unsigned file_$file(unsigned value) {"
-    for ((number = 0; number < 25; number++)); do
+    for ((number = 0; number < 12; number++)); do
       echo "  value = mix_$number(value, \"function $number of $file\");"
     done
     echo "  return value;"

@@ -48,8 +48,9 @@ const fn of_program(id: &'static str, title: &'static str, method: &'static str)
 /// If it is interrupted, or nothing can be prepared.
 pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
     let mut measures = scale(session)?;
-    let (rounds, runs) = if session.args.quick { ("1", 1) } else { ("2", 4) };
-    let plan = Plan { warmups: u32::from(!session.args.quick), runs };
+    // The programs warm themselves up.
+    let (rounds, runs) = if session.args.quick { ("1", 1) } else { ("2", 3) };
+    let plan = Plan { warmups: 0, runs };
     let args = [rounds, PYTHON];
     let contestants = on_debian(session, "compute", SCRIPT, &args);
     measures.extend(contest::hold(session, "compute", &FIGURES, plan, contestants)?);

@@ -79,7 +79,7 @@ const FIGURES: [Figure; 5] = [
 /// If it is interrupted, or nothing can be prepared.
 pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
     let quick = session.args.quick;
-    let (samples, calls, runs) = if quick { ("1", "20", 1) } else { ("4", "2000", 5) };
+    let (samples, calls, runs) = if quick { ("1", "20", 1) } else { ("4", "500", 5) };
     let args = ["forward", samples, calls];
     let mut contestants =
         contest::contestants(session, move |system| arena(session, system, args, None));
