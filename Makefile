@@ -10,6 +10,8 @@ CASES   ?=
 RUNTIME ?= io.containerd.trine.v1
 # compat: --fast, --source=NAME, --jobs=N, --ask-again, --tidy.
 COMPAT  ?=
+# bench: --quick, --only=WHAT, --systems=NAMES, --runs=N, --check.
+BENCH   ?=
 # fuzz: seconds for each target, and the seed.
 SECONDS_EACH ?= 3600
 SEED    ?= 1
@@ -69,8 +71,10 @@ lint: ## check format, lints, licences, the crate graph and links in documents
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 	 else echo "cargo-deny is not installed: licences and sources were checked, advisories were not"; fi
 
+# Without the programs, the benchmark says which rows are absent.
 bench: build ## compare with runc (and runsc, if there): table, JSON and a figure
-	@$(CARGO) run --release -q -p trine-bench
+	@$(E2E) bench-root >/dev/null || true
+	@$(CARGO) run --release -q -p trine-bench -- $(BENCH)
 
 compat: build ## compare programs and test suites from Debian under Trine and under runc
 	@$(E2E) compat $(COMPAT) -- $(CASES)

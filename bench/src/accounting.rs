@@ -24,14 +24,35 @@ pub(crate) fn proportional_bytes(ids: &[u32]) -> u64 {
     ids.iter().filter_map(of_process).sum()
 }
 
+/// Bytes that a process shares with none; `None` if it has ended.
+pub(crate) fn private_bytes(id: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
+    Some(kibibytes(&text, "Private_Clean:")? + kibibytes(&text, "Private_Dirty:")?)
+}
+
+/// Name of a process; `None` if it has ended.
+pub(crate) fn name(id: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
+    Some(name.trim().to_owned())
+}
+
 /// How often threads of the processes have begun to wait so far.
 pub(crate) fn wakeups(ids: &[u32]) -> u64 {
+    of_threads(ids, "status", |text| number(text, "voluntary_ctxt_switches:"))
+}
+
+/// How long threads of the processes have run so far, in nanoseconds; of those that are there now.
+pub(crate) fn running_ns(ids: &[u32]) -> u64 {
+    // Time on a processor, time waiting for one, how often.
+    of_threads(ids, "schedstat", |text| text.split_whitespace().next()?.parse().ok())
+}
+
+/// Sums up a number of a file that each thread has.
+fn of_threads(ids: &[u32], file: &str, number_fn: impl Fn(&str) -> Option<u64>) -> u64 {
     let of_process = |id: &u32| {
         let threads = fs::read_dir(format!("/proc/{id}/task")).ok()?;
-        let of_thread = |thread: fs::DirEntry| {
-            let text = fs::read_to_string(thread.path().join("status")).ok()?;
-            number(&text, "voluntary_ctxt_switches:")
-        };
+        let of_thread =
+            |thread: fs::DirEntry| number_fn(&fs::read_to_string(thread.path().join(file)).ok()?);
         Some(threads.flatten().filter_map(of_thread).sum::<u64>())
     };
     ids.iter().filter_map(of_process).sum()
@@ -66,5 +87,7 @@ mod tests {
 
         assert!(memory_available().expect("the kernel says") > 1 << 20);
         assert!(proportional_bytes(&own) > 4096);
+        assert!(private_bytes(own[0]).is_some_and(|bytes| bytes > 4096));
+        assert!(running_ns(&own) > 0);
     }
 }

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use serde::Serialize;
 
 use crate::{interleave::Plan, system::System};
 
-/// Compares Trine with runc and gVisor, side by side in one run: start times, memory, and what the
-/// basic operations cost inside a container.
+/// Compares Trine with runc and gVisor, side by side in one run: start times, memory, what operations
+/// and programs cost inside a container, volumes and network.
 ///
 /// Needs root, and Trine built beforehand (`make build`). Prints a table; writes results.json and
 /// chart.svg. Everything that it starts and mounts is gone when it ends.
@@ -54,6 +55,9 @@ pub(crate) struct Args {
     /// Download nothing
     #[arg(long)]
     pub(crate) offline: bool,
+    /// The root file system of Debian's programs, as `trine-e2e bench-root` makes it
+    #[arg(long, value_name = "DIR", default_value = "target/e2e/rootfs/bench")]
+    pub(crate) programs: PathBuf,
     /// Put images, root file systems and state on the file system of this directory [default: a
     /// tmpfs of its own, so that the disk is not what is measured]
     #[arg(long, value_name = "DIR")]
@@ -61,7 +65,8 @@ pub(crate) struct Args {
 }
 
 /// One thing to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Subject {
     /// A static hello through each command line.
     Hello,
@@ -73,13 +78,37 @@ pub(crate) enum Subject {
     Memory,
     /// Loops inside a container.
     Micro,
+    /// Starts of python3 and node.
+    Start,
+    /// Compilers, hashes and Python, and what a second processor brings.
+    Compute,
+    /// Time of the processors that an idle container takes.
+    Idle,
+    /// Single calls that the host answers.
+    Forward,
+    /// Files on volumes.
+    Volumes,
+    /// Servers in containers.
+    Network,
     /// The guest kernel's size.
     Size,
 }
 
 impl Subject {
-    const ALL: [Self; 6] =
-        [Self::Hello, Self::Ctr, Self::Stages, Self::Memory, Self::Micro, Self::Size];
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Hello,
+        Self::Ctr,
+        Self::Stages,
+        Self::Memory,
+        Self::Micro,
+        Self::Start,
+        Self::Compute,
+        Self::Idle,
+        Self::Forward,
+        Self::Volumes,
+        Self::Network,
+        Self::Size,
+    ];
 }
 
 impl std::fmt::Display for Subject {
@@ -90,6 +119,12 @@ impl std::fmt::Display for Subject {
             Self::Stages => "stages",
             Self::Memory => "memory",
             Self::Micro => "micro",
+            Self::Start => "start",
+            Self::Compute => "compute",
+            Self::Idle => "idle",
+            Self::Forward => "forward",
+            Self::Volumes => "volumes",
+            Self::Network => "network",
             Self::Size => "size",
         })
     }

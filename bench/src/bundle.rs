@@ -37,7 +37,7 @@ impl Rootfs {
     /// If something cannot be copied.
     pub(crate) fn make(scratch: &Scratch, programs: &Programs) -> Result<Self> {
         let path = scratch.directory("rootfs")?;
-        for directory in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+        for directory in ["bin", "dev", "etc", "proc", "sys", "tmp", "volume"] {
             scratch.directory(&format!("rootfs/{directory}"))?;
         }
         install(&programs.hello, &path.join("hello"))?;
@@ -59,12 +59,81 @@ impl Rootfs {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn bundle(&self, scratch: &Scratch, name: &str, args: &[&str]) -> Result<PathBuf> {
-        let directory = scratch.directory(&format!("bundles/{name}"))?;
-        let cgroup = format!("/{}/{name}", scratch.name());
+        self.container(name, args).bundle(scratch)
+    }
+
+    /// A container of it.
+    pub(crate) fn container(&self, name: &str, args: &[&str]) -> Container {
+        Container::new(name, &self.path, args)
+    }
+}
+
+/// What a bundle says.
+#[derive(Clone, Debug)]
+pub(crate) struct Container {
+    name: String,
+    config: Value,
+}
+
+impl Container {
+    /// A command in a read-only root file system, in namespaces of its own.
+    pub(crate) fn new(name: &str, rootfs: &Path, args: &[&str]) -> Self {
+        Self { name: name.to_owned(), config: config(rootfs, args) }
+    }
+
+    /// Shows it a directory of the host, which it may write to.
+    pub(crate) fn with_volume(self, source: &Path, destination: &str) -> Self {
+        self.with_mount(json!({
+            "destination": destination, "type": "bind", "source": source,
+            "options": ["rbind", "rw", "rprivate"],
+        }))
+    }
+
+    /// Gives it a `/tmp` in memory.
+    pub(crate) fn with_tmp(self) -> Self {
+        self.with_mount(json!({
+            "destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "nodev", "mode=1777"],
+        }))
+    }
+
+    /// Gives it so many processors, and so much memory.
+    pub(crate) fn with_resources(mut self, cpus: u32, memory_bytes: u64) -> Self {
+        const PERIOD_US: u32 = 100_000;
+        let resources = &mut self.config["linux"]["resources"];
+        resources["cpu"] = json!({ "quota": cpus * PERIOD_US, "period": PERIOD_US });
+        resources["memory"] = json!({ "limit": memory_bytes });
+        self
+    }
+
+    /// Puts it into a network namespace that is there.
+    pub(crate) fn with_network(mut self, namespace: &Path) -> Self {
+        if let Some(namespaces) = self.config["linux"]["namespaces"].as_array_mut() {
+            namespaces.retain(|one| one["type"] != "network");
+            namespaces.push(json!({ "type": "network", "path": namespace }));
+        }
+        self
+    }
+
+    /// Writes it into a directory.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn bundle(mut self, scratch: &Scratch) -> Result<PathBuf> {
+        let directory = scratch.directory(&format!("bundles/{}", self.name))?;
+        self.config["linux"]["cgroupsPath"] =
+            Value::from(format!("/{}/{}", scratch.name(), self.name));
         let file = directory.join("config.json");
-        fs::write(&file, config(&self.path, &cgroup, args).to_string())
+        fs::write(&file, self.config.to_string())
             .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(directory)
+    }
+
+    fn with_mount(mut self, mount: Value) -> Self {
+        if let Some(mounts) = self.config["mounts"].as_array_mut() {
+            mounts.push(mount);
+        }
+        self
     }
 }
 
@@ -85,8 +154,8 @@ fn install(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// What `runc spec` writes, without its terminal and its cgroup mount (a dozen mounts on a cgroup v1
-/// host that a hello has no use for), and with a cgroup under our own name.
-fn config(rootfs: &Path, cgroup: &str, args: &[&str]) -> Value {
+/// host that a hello has no use for).
+fn config(rootfs: &Path, args: &[&str]) -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
         "ociVersion": "1.0.2",
@@ -94,7 +163,11 @@ fn config(rootfs: &Path, cgroup: &str, args: &[&str]) -> Value {
             "terminal": false,
             "user": { "uid": 0, "gid": 0 },
             "args": args,
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME=/tmp",
+                "LC_ALL=C",
+            ],
             "cwd": "/",
             "capabilities": {
                 "bounding": capabilities,
@@ -132,7 +205,6 @@ fn config(rootfs: &Path, cgroup: &str, args: &[&str]) -> Value {
             },
         ],
         "linux": {
-            "cgroupsPath": cgroup,
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": [
                 { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" },
@@ -148,4 +220,29 @@ fn config(rootfs: &Path, cgroup: &str, args: &[&str]) -> Value {
             ],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_what_it_was_given() {
+        let container = Container::new("x", Path::new("/root"), &["/hello"])
+            .with_volume(Path::new("/data"), "/volume")
+            .with_tmp()
+            .with_resources(2, 1 << 30)
+            .with_network(Path::new("/net"));
+
+        let config = &container.config;
+        let linux = &config["linux"];
+        assert_eq!(config["process"]["args"], json!(["/hello"]));
+        assert_eq!(linux["resources"]["cpu"], json!({ "quota": 200_000, "period": 100_000 }));
+        let namespaces = linux["namespaces"].as_array().expect("there are namespaces");
+        let networks: Vec<_> = namespaces.iter().filter(|one| one["type"] == "network").collect();
+        assert_eq!(networks, [&json!({ "type": "network", "path": "/net" })]);
+        let mounts = config["mounts"].as_array().expect("there are mounts");
+        let destinations: Vec<_> = mounts.iter().map(|mount| &mount["destination"]).collect();
+        assert_eq!(destinations[destinations.len() - 2..], ["/volume", "/tmp"]);
+    }
 }

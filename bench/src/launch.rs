@@ -10,6 +10,11 @@ use anyhow::Result;
 
 use crate::{scratch::Scratch, system::System, tools::Tools};
 
+/// runsc takes a namespace in which this file exists for the host's own, and refuses to touch its
+/// interfaces; on newer kernels (6.18 is one) all namespaces have it.
+const HIDE_ROOT_SYSCTLS: &str = "[ ! -e /proc/sys/net/core/rmem_default ] || mount -t tmpfs tmpfs /proc/sys/net; \
+     exec \"$@\"";
+
 /// How one runtime is told what to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
@@ -17,6 +22,8 @@ pub(crate) struct Launcher {
     program: PathBuf,
     state: PathBuf,
     images: PathBuf,
+    has_network: bool,
+    policy: Option<PathBuf>,
 }
 
 impl Launcher {
@@ -35,13 +42,34 @@ impl Launcher {
         };
         let state = scratch.directory(&format!("state/{system}"))?;
         let images = scratch.directory("images")?;
-        Ok(Ok(Self { system, program, state, images }))
+        Ok(Ok(Self { system, program, state, images, has_network: false, policy: None }))
+    }
+
+    /// The same for bundles that name a network namespace.
+    pub(crate) fn with_network(self) -> Self {
+        Self { has_network: true, ..self }
+    }
+
+    /// The same with a policy: ours only.
+    pub(crate) fn with_policy(self, policy: &Path) -> Self {
+        Self { policy: Some(policy.to_owned()), ..self }
     }
 
     /// Runs a bundle to its end.
     pub(crate) fn run(&self, bundle: &Path, id: &str) -> Command {
         let mut command = self.command();
-        command.args(["run", bundle_flag(self.system)]).arg(bundle).arg(id);
+        command.arg("run");
+        if let Some(policy) = &self.policy {
+            command.arg("--policy").arg(policy);
+        }
+        command.arg(bundle_flag(self.system)).arg(bundle).arg(id);
+        command
+    }
+
+    /// Makes an image of a root file system and names it: ours only.
+    pub(crate) fn build_image(&self, rootfs: &Path, name: &str) -> Command {
+        let mut command = self.command();
+        command.args(["image", "build", "--tag", name]).arg(rootfs);
         command
     }
 
@@ -53,7 +81,7 @@ impl Launcher {
         command
     }
 
-    /// Runs a command in a root file system, without a bundle: ours only.
+    /// Runs a command in a root file system or an image with a name, without a bundle: ours only.
     pub(crate) fn run_rootfs(&self, rootfs: &Path, json: Option<&Path>, args: &[&str]) -> Command {
         let mut command = self.command();
         command.arg("run");
@@ -73,13 +101,21 @@ impl Launcher {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = if self.system == System::Runsc && self.has_network {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--mount", "--", "sh", "-ec", HIDE_ROOT_SYSCTLS, "runsc"]);
+            unshare.arg(&self.program);
+            unshare
+        } else {
+            Command::new(&self.program)
+        };
         command.arg("--root").arg(&self.state);
         match self.system {
-            // Its sandbox cannot use cgroups in hybrid mode, and its own network stack would need
-            // an interface to be set up that the others have no equivalent of.
+            // Its sandbox cannot use cgroups in hybrid mode, and its own network stack takes over
+            // the interfaces that it finds in its namespace.
             System::Runsc => {
-                command.args(["--network", "none", "--ignore-cgroups"]);
+                let network = if self.has_network { "sandbox" } else { "none" };
+                command.args(["--network", network, "--ignore-cgroups"]);
             }
             System::Trine => {
                 command.arg("--images").arg(&self.images);
@@ -87,6 +123,20 @@ impl Launcher {
             System::Plain | System::Runc => {}
         }
         command
+    }
+}
+
+/// The launcher of a system that was asked for: none for plain processes, or why it is not there.
+///
+/// # Errors
+/// The reason.
+pub(crate) fn of(
+    launchers: &[(System, Result<Launcher, String>)],
+    system: System,
+) -> Result<Option<&Launcher>, String> {
+    match launchers.iter().find(|(one, _)| *one == system) {
+        Some((_, launcher)) => launcher.as_ref().map(Some).map_err(Clone::clone),
+        None => Ok(None),
     }
 }
 

@@ -6,8 +6,10 @@
 //!         ├─ scratch     a mount namespace and a directory
 //!         ├─ cgroups     one over all
 //!         ├─ tools       what is compared, or why it is absent
-//!         └─ rootfs      what every container has
-//! measure ── interleave  samples in turns: hello, ctr, stages, memory, micro, size
+//!         ├─ rootfs      what small containers have
+//!         └─ debian      what containers have that run Debian's programs
+//! measure ── interleave  samples in turns
+//!         └─ contest     programs that print their samples, in turns
 //! results ── targets, report (table, chart), results.json
 //! ```
 #![forbid(unsafe_code)]
@@ -17,6 +19,8 @@ mod args;
 mod bundle;
 mod cgroups;
 mod containerd;
+mod contest;
+mod debian;
 mod debugfs;
 mod elf;
 mod facts;
@@ -37,6 +41,7 @@ mod stats;
 mod system;
 mod targets;
 mod tools;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -23,6 +23,12 @@ pub(crate) enum Unit {
     /// A number of things per second.
     #[serde(rename = "1/s")]
     PerSecond,
+    /// 2^20 bytes per second.
+    #[serde(rename = "MiB/s")]
+    MebibytesPerSecond,
+    /// How many times something else.
+    #[serde(rename = "x")]
+    Times,
 }
 
 /// How rows relate.
@@ -85,6 +91,8 @@ impl Unit {
             Self::Mebibytes => "MiB",
             Self::Count => "count",
             Self::PerSecond => "1/s",
+            Self::MebibytesPerSecond => "MiB/s",
+            Self::Times => "x",
         }
     }
 }
@@ -105,15 +113,26 @@ impl Row {
     }
 }
 
+/// Makes a row of each contender.
+pub(crate) fn rows(results: Vec<(System, String, Outcome<f64>)>) -> Vec<Row> {
+    results.into_iter().map(|(system, label, outcome)| Row::new(system, label, outcome)).collect()
+}
+
 impl Measure {
+    /// What numbers are divided by to be readable, and the unit that they then have.
+    pub(crate) fn scale(&self) -> (f64, &'static str) {
+        let summaries = self.rows.iter().filter_map(|row| row.summary);
+        let largest = summaries.map(|summary| summary.median).fold(0.0, f64::max);
+        match self.unit {
+            Unit::Nanoseconds if largest >= 1e6 => (1e6, "ms"),
+            Unit::Nanoseconds if largest >= 1e3 => (1e3, "us"),
+            unit => (1.0, unit.name()),
+        }
+    }
+
     /// The median of the first row of a system.
     pub(crate) fn median(&self, system: System) -> Option<f64> {
         self.rows.iter().find(|row| row.system == system)?.median()
-    }
-
-    /// The median of the row with this label.
-    pub(crate) fn median_of(&self, label: &str) -> Option<f64> {
-        self.rows.iter().find(|row| row.label == label)?.median()
     }
 }
 

@@ -9,7 +9,10 @@ use crate::{
     args::{Args, Subject},
     containerd::Containerd,
     facts::Facts,
-    measure::{ctr, hello, memory, micro, size, stages},
+    measure::{
+        compute, ctr, forward, hello, idle, memory, micro, network, pod, size, stages, start,
+        volumes,
+    },
     report::{chart, table},
     results::{Measure, Results},
     session::Session,
@@ -73,6 +76,30 @@ fn measure(session: &Session) -> Result<Results> {
         progress("loops in containers");
         measures.extend(micro::measure(session)?);
     }
+    if wants(Subject::Start) {
+        progress("starts of python3 and node");
+        measures.extend(start::measure(session)?);
+    }
+    if wants(Subject::Compute) {
+        progress("compilers, hashes, Python");
+        measures.extend(compute::measure(session)?);
+    }
+    if wants(Subject::Forward) {
+        progress("forwarded calls");
+        measures.extend(forward::measure(session)?);
+    }
+    if wants(Subject::Volumes) {
+        progress("volumes");
+        measures.extend(volumes::measure(session)?);
+    }
+    if wants(Subject::Network) {
+        progress("servers");
+        measures.extend(network::measure(session)?);
+    }
+    if wants(Subject::Idle) {
+        progress("idle containers, time of processors");
+        measures.extend(idle::measure(session)?);
+    }
     if wants(Subject::Ctr) || wants(Subject::Memory) {
         progress("starting containerd");
         let containerd = Containerd::start(session)?;
@@ -81,13 +108,18 @@ fn measure(session: &Session) -> Result<Results> {
             measures.extend(ctr::measure(session, &containerd)?);
         }
         if wants(Subject::Memory) {
-            progress("idle containers");
+            progress("idle containers, memory");
             measures.extend(memory::measure(session, &containerd)?);
+            measures.extend(pod::measure(session, &containerd)?);
         }
     }
     progress("done");
     facts.finish(begun.elapsed().as_secs_f64());
-    let targets = if session.has(System::Trine) { targets::judge(&measures) } else { vec![] };
+    let targets = if session.has(System::Trine) {
+        targets::judge(&measures, &session.args.only)
+    } else {
+        vec![]
+    };
     measures.sort_by_key(|measure| place(measure.id));
     Ok(Results { facts, measures, targets })
 }

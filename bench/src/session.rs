@@ -4,8 +4,8 @@
 use anyhow::Result;
 
 use crate::{
-    args::Args, bundle::Rootfs, cgroups::Cgroups, launch::Launcher, programs::Programs,
-    runner::Runner, scratch::Scratch, system::System, tools::Tools,
+    args::Args, bundle::Rootfs, cgroups::Cgroups, debian::Debian, launch::Launcher,
+    programs::Programs, runner::Runner, scratch::Scratch, system::System, tools::Tools,
 };
 
 /// One run.  The fields are dropped in this order: processes end before their directories go.
@@ -17,6 +17,8 @@ pub(crate) struct Session {
     pub(crate) tools: Tools,
     /// What the containers have.
     pub(crate) rootfs: Rootfs,
+    /// A larger root file system, or why there is none.
+    pub(crate) debian: Result<Debian, String>,
     /// Starts programs.
     pub(crate) runner: Runner,
     /// Where things lie.
@@ -36,8 +38,9 @@ impl Session {
         let tools = Tools::find(&args, &runner)?;
         let scratch = Scratch::make(args.scratch.as_deref())?;
         let rootfs = Rootfs::make(&scratch, &programs)?;
+        let debian = Debian::find(&args, &scratch)?;
         let cgroups = Cgroups::enter(scratch.name());
-        Ok(Self { args, tools, rootfs, runner, scratch, _cgroups: cgroups })
+        Ok(Self { args, tools, rootfs, debian, runner, scratch, _cgroups: cgroups })
     }
 
     /// The runtimes that were asked for.

@@ -7,6 +7,7 @@
 //! | `ctr` | runs containers through a containerd of its own; also against runc |
 //! | `kvm` | boots Debian's kernel in QEMU with an emulated AMD-V, and runs VMs on its KVM |
 //! | `compat` | runs programs and test suites from Debian under runc and under Trine |
+//! | `bench-root` | makes the root file system of programs that the benchmark runs |
 //! | `demo` | shows the main things, step by step |
 //!
 //! `ctr`, `compat` and `demo` re-execute themselves in mount and pid namespaces of their own: whatever they
@@ -56,6 +57,8 @@ enum Command {
     Kvm(KvmArguments),
     /// Compare what programs from Debian do under runc and under Trine
     Compat(compat::Arguments),
+    /// Make the root file system of programs that the benchmark runs, and print its directory
+    BenchRoot,
     /// Show the main things, step by step
     Demo,
     /// The part of `ctr` that runs in namespaces of its own
@@ -123,6 +126,10 @@ fn run() -> Result<bool> {
         }
         Command::Kvm(arguments) => lane::run(&arguments.words.words, usize::from(arguments.repeat)),
         Command::Compat(arguments) => compat::run(&arguments),
+        Command::BenchRoot => {
+            println!("{}", compat::bench_root()?.display());
+            Ok(true)
+        }
         Command::Demo => {
             images::prepare()?;
             images::python()?;

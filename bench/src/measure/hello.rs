@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::{
     interleave::{Contender, Sampler, interleave},
     programs::HELLO_OUTPUT,
-    results::{Measure, Row, Shape, Unit},
+    results::{Measure, Shape, Unit, rows},
     runner::{Finished, Runner},
     session::Session,
     system::System,
@@ -69,7 +69,7 @@ pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
             contenders.push(Contender { system, label: TRINE_ROOTFS.to_owned(), sample });
         }
     }
-    let rows = interleave(contenders, session.args.plan(), || runner.is_interrupted())?;
+    let results = interleave(contenders, session.args.plan(), || runner.is_interrupted())?;
     Ok(vec![Measure {
         id: ID,
         title: "Hello through the command line, start to exit".to_owned(),
@@ -79,7 +79,7 @@ pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
             .to_owned(),
         unit: Unit::Milliseconds,
         shape: Shape::Compared,
-        rows: rows.into_iter().map(|(system, label, outcome)| Row::new(system, label, outcome)).collect(),
+        rows: rows(results),
     }])
 }
 

@@ -2,7 +2,7 @@
 //! What an idle container costs: memory, and how often it wakes up.
 
 use std::{
-    cell::Cell, collections::BTreeMap, fs, path::PathBuf, process::Command, rc::Rc, time::Duration,
+    cell::Cell, collections::BTreeMap, path::PathBuf, process::Command, rc::Rc, time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -249,10 +249,7 @@ fn await_end(session: &Session, bystander: Option<u32>) -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     let left = of_containers(session, bystander);
-    let name = |id: &u32| {
-        let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
-        format!("{} ({id})", name.trim())
-    };
+    let name = |id: &u32| format!("{} ({id})", accounting::name(*id).unwrap_or_default());
     let names: Vec<String> = left.iter().map(name).collect();
     session.runner.kill(&left);
     bail!("deleted containers left processes behind: {}", names.join(", "))

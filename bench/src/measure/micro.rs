@@ -1,159 +1,117 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What basic operations cost inside a container.
 
-use std::{collections::BTreeMap, process::Command};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
 use crate::{
-    interleave::{Contender, Outcome, Plan, Sampler, interleave},
-    results::{Measure, Row, Shape, Unit},
-    runner::Finished,
+    contest::{self, Figure},
+    interleave::Plan,
+    results::{Measure, Unit},
     session::Session,
     system::System,
 };
 
-/// Loops of the workload program: its name for it, our id, title and method.
-const LOOPS: [(&str, &str, &str, &str); 6] = [
-    ("getpid", "getpid", "getpid", "One system call that does nothing."),
-    (
-        "pipe",
-        "pipe",
-        "Pipe ping-pong between two processes",
-        "One byte to another process and back.",
-    ),
-    ("fork", FORK, "fork, exit, wait", "A small process; the child ends at once."),
-    (
-        "vfork",
-        VFORK,
-        "vfork, exec, exit, wait",
-        "posix_spawn of the workload program itself, static, which ends at once.",
-    ),
-    (
-        "fault",
-        "fault",
-        "Page fault",
-        "First touch of each 4 KiB page of 64 MiB of fresh memory, per page.",
-    ),
-    ("cpu", CPU, "CPU-bound loop", "A dependent xorshift and multiplication; per turn."),
-];
-/// Id of fork, exit, wait.
-pub(crate) const FORK: &str = "fork";
-/// Id of vfork, exec, exit, wait.
-pub(crate) const VFORK: &str = "vfork";
 /// Id of the CPU-bound loop.
 pub(crate) const CPU: &str = "cpu";
+/// Ids of loops that need not leave ring 3.
+pub(crate) const CALLS: [&str; 5] = ["getpid", "clock", "read", "open", "epoll"];
+/// Ids of loops that switch, or that change what is mapped.
+pub(crate) const SWITCHES: [&str; 8] =
+    ["fork", "vfork", "thread", "pipe", "futex", "signal", "mmap", "fault"];
 
 /// Samples that one container takes of each loop.
 const SAMPLES_PER_CONTAINER: u32 = 5;
 
-/// Nanoseconds by loop.
-type Samples = BTreeMap<String, Vec<f64>>;
+const FIGURES: [Figure; 14] = [
+    of_loop("getpid", "In the container: getpid", "One system call that does nothing."),
+    of_loop(
+        "clock",
+        "In the container: clock_gettime",
+        "CLOCK_MONOTONIC, as the C library reads it.",
+    ),
+    of_loop(
+        "read",
+        "In the container: read of a cached file",
+        "pread of the first 4 KiB of the program's own file.",
+    ),
+    of_loop(
+        "open",
+        "In the container: open, fstat, close",
+        "The program's own file, which is on the image.",
+    ),
+    of_loop(
+        "epoll",
+        "In the container: epoll_wait",
+        "Eight eventfds, all of them ready; epoll_wait returns them all.",
+    ),
+    of_loop(
+        "pipe",
+        "In the container: pipe ping-pong of two processes",
+        "One byte to another process and back.",
+    ),
+    of_loop(
+        "futex",
+        "In the container: futex ping-pong of two threads",
+        "Each wakes the other and goes to sleep; there and back.",
+    ),
+    of_loop(
+        "signal",
+        "In the container: signal round trip",
+        "kill of the process itself, the handler, and the return from it.",
+    ),
+    of_loop(
+        "fork",
+        "In the container: fork, exit, wait",
+        "A small process; the child ends at once.",
+    ),
+    of_loop(
+        "vfork",
+        "In the container: vfork, exec, exit, wait",
+        "posix_spawn of the workload program itself, static, which ends at once.",
+    ),
+    of_loop("thread", "In the container: thread, create and join", "A thread that ends at once."),
+    of_loop(
+        "fault",
+        "In the container: page fault",
+        "First touch of each 4 KiB page of 64 MiB of fresh memory, per page.",
+    ),
+    of_loop(
+        "mmap",
+        "In the container: mmap, touch, munmap",
+        "64 MiB of anonymous memory, of which one page is touched.",
+    ),
+    of_loop(
+        CPU,
+        "In the container: CPU-bound loop",
+        "A dependent xorshift and multiplication; per turn.",
+    ),
+];
+
+const fn of_loop(id: &'static str, title: &'static str, method: &'static str) -> Figure {
+    Figure { name: id, id, title, method, unit: Unit::Nanoseconds }
+}
 
 /// Measures.
 ///
 /// # Errors
 /// If it is interrupted, or nothing can be prepared.
 pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
-    let runner = &session.runner;
-    let (samples, target_ms) =
-        if session.args.quick { (1, 2) } else { (SAMPLES_PER_CONTAINER, 20) };
-    let (samples, target_ms) = (samples.to_string(), target_ms.to_string());
-    let args = ["/workload", "micro", &samples, &target_ms];
-
-    let mut contenders: Vec<Contender<'_, Samples>> = vec![];
-    if session.has(System::Plain) {
-        let program = session.rootfs.path.join("workload");
-        let args = [samples.clone(), ["micro"].concat(), target_ms.clone()];
-        contenders.push(Contender {
-            system: System::Plain,
-            label: "plain process".to_owned(),
-            sample: Ok(Box::new(move || {
-                let [samples, micro, target_ms] = &args;
-                let mut command = Command::new(&program);
-                read(&runner.succeed(command.args([micro, samples, target_ms]))?)
-            })),
-        });
-    }
-    for (system, launcher) in session.launchers()? {
-        let bundle = session.rootfs.bundle(&session.scratch, &format!("micro-{system}"), &args)?;
-        let sample = launcher.map(|launcher| -> Sampler<'_, Samples> {
-            let mut count = 0;
-            Box::new(move || {
-                count += 1;
-                let id = format!("micro-{count}");
-                let finished = runner.succeed(&mut launcher.run(&bundle, &id));
-                if finished.is_err() {
-                    runner.tidy(&mut launcher.delete(&id));
-                }
-                runner.reap();
-                read(&finished?)
-            })
-        });
-        contenders.push(Contender { system, label: system.to_string(), sample });
-    }
+    let (samples, ms) = if session.args.quick { (1, 2) } else { (SAMPLES_PER_CONTAINER, 20) };
+    let (samples, ms) = (samples.to_string(), ms.to_string());
+    let args = ["micro", &samples, &ms];
+    let arena = move |system| {
+        if system == System::Plain {
+            let mut command = Command::new(session.rootfs.path.join("workload"));
+            command.args(args);
+            return Ok(command.into());
+        }
+        let args = [&["/workload"], &args[..]].concat();
+        Ok(session.rootfs.container(&format!("micro-{system}"), &args).into())
+    };
     // The program warms itself up, so that no whole container needs to be thrown away.
     let runs = session.args.plan().runs.div_ceil(SAMPLES_PER_CONTAINER);
-    let results = interleave(contenders, Plan { warmups: 0, runs }, || runner.is_interrupted())?;
-    Ok(LOOPS.iter().map(|one| of_loop(*one, &results)).collect())
-}
-
-fn of_loop(
-    (name, id, title, method): (&str, &'static str, &str, &str),
-    results: &[(System, String, Outcome<Samples>)],
-) -> Measure {
-    let rows = results.iter().map(|(system, label, outcome)| {
-        let samples = outcome.map(|samples| samples[name].clone()).flatten();
-        Row::new(*system, label.clone(), samples)
-    });
-    Measure {
-        id,
-        title: format!("In the container: {title}"),
-        method: format!("{method} The same static program everywhere."),
-        unit: Unit::Nanoseconds,
-        shape: Shape::Compared,
-        rows: rows.collect(),
-    }
-}
-
-fn read(finished: &Finished) -> Result<Samples> {
-    parse(&String::from_utf8_lossy(&finished.stdout))
-}
-
-/// Parses lines of `NAME NANOSECONDS`; every loop must be there.
-fn parse(output: &str) -> Result<Samples> {
-    let mut samples = Samples::new();
-    for line in output.lines() {
-        let (name, ns) = line.split_once(' ').with_context(|| format!("odd output {line:?}"))?;
-        let ns: f64 = ns.parse().with_context(|| format!("odd output {line:?}"))?;
-        ensure!(ns.is_finite() && ns > 0.0, "{name} took {ns} ns, which cannot be");
-        samples.entry(name.to_owned()).or_default().push(ns);
-    }
-    for (name, ..) in LOOPS {
-        ensure!(samples.contains_key(name), "the workload said nothing of {name}");
-    }
-    Ok(samples)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OUTPUT: &str = "getpid 1.5\npipe 2\nfork 3\nvfork 4\nfault 5\ncpu 6\ngetpid 7\n";
-
-    #[test]
-    fn output_is_sorted_by_loop() {
-        let samples = parse(OUTPUT).expect("it is sound");
-
-        assert_eq!(samples["getpid"], [1.5, 7.0]);
-        assert_eq!(samples["cpu"], [6.0]);
-    }
-
-    #[test]
-    fn incomplete_or_impossible_output_is_refused() {
-        assert!(parse(&OUTPUT.replace("cpu 6\n", "")).is_err());
-        assert!(parse(&OUTPUT.replace("cpu 6", "cpu 0")).is_err());
-        assert!(parse(&OUTPUT.replace("cpu 6", "cpu")).is_err());
-        assert!(parse(&OUTPUT.replace("cpu 6", "cpu NaN")).is_err());
-    }
+    let plan = Plan { warmups: 0, runs };
+    contest::hold(session, "micro", &FIGURES, plan, contest::contestants(session, arena))
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     facts::Facts,
     interleave::Outcome,
-    results::{Measure, Row, Shape, Unit},
+    results::{Measure, Row, Shape},
     system::System,
 };
 
@@ -87,19 +87,14 @@ fn head(svg: &mut Svg, facts: &Facts) {
         svg.text(x + 18.0, y + 5.0, Anchor::Start, "label", system.name());
         x += 84.0;
     }
-    let note = "bars: medians; whiskers: p10 to p90; shorter is better";
+    let note =
+        "bars: medians; whiskers: p10 to p90; shorter is better, unless the title says otherwise";
     svg.text(x, y + 5.0, Anchor::Start, "note", note);
 }
 
 impl<'a> Panel<'a> {
     fn of(measure: &'a Measure) -> Self {
-        let summaries = measure.rows.iter().filter_map(|row| row.summary);
-        let largest = summaries.map(|summary| summary.median).fold(0.0, f64::max);
-        let (divisor, unit) = match measure.unit {
-            Unit::Nanoseconds if largest >= 1e6 => (1e6, "ms"),
-            Unit::Nanoseconds if largest >= 1e3 => (1e3, "us"),
-            unit => (1.0, unit.name()),
-        };
+        let (divisor, unit) = measure.scale();
         Self { measure, divisor, unit }
     }
 
@@ -176,7 +171,7 @@ impl Bar<'_> {
                 svg.stroke((end, middle - 4.0), (end, middle + 4.0), "whisker");
             }
         }
-        let value = number(self.length, Unit::Milliseconds);
+        let value = number(self.length);
         svg.text(x + width.max(to - x) + 6.0, baseline, Anchor::Start, "value", &value);
     }
 }
@@ -184,6 +179,7 @@ impl Bar<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Unit;
 
     fn measures() -> Vec<Measure> {
         let rows = vec![

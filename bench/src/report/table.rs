@@ -3,7 +3,7 @@
 
 use crate::{
     interleave::Outcome,
-    results::{Measure, Row, Shape, Unit},
+    results::{Measure, Row, Shape},
     system::System,
 };
 
@@ -20,7 +20,8 @@ fn of_measure(measure: &Measure) -> String {
         Shape::Compared => columns.to_vec(),
         Shape::Sequence => columns[..5].to_vec(),
     };
-    let title = format!("{} [{}]", measure.title, measure.unit.name());
+    let (divisor, unit) = measure.scale();
+    let title = format!("{} [{unit}]", measure.title);
     let head: String = columns.iter().map(|column| format!("{column:>10}")).collect();
     let mut text = format!("{title}\n  {:LABEL_WIDTH$}{head}\n", "");
     for row in &measure.rows {
@@ -28,7 +29,7 @@ fn of_measure(measure: &Measure) -> String {
     }
     if measure.shape == Shape::Sequence {
         let sum: f64 = measure.rows.iter().filter_map(Row::median).sum();
-        let sum = number(sum, measure.unit);
+        let sum = number(sum / divisor);
         text.push_str(&format!("  {:LABEL_WIDTH$}{sum:>10}\n", "sum of medians"));
     }
     text
@@ -43,8 +44,8 @@ fn cells(measure: &Measure, row: &Row) -> String {
         (Outcome::Measured(_), Some(summary)) => summary,
     };
     let values = [summary.median, summary.p10, summary.p90, summary.mad];
-    let mut cells: Vec<String> =
-        values.into_iter().map(|value| number(value, measure.unit)).collect();
+    let (divisor, _) = measure.scale();
+    let mut cells = values.map(|value| number(value / divisor)).to_vec();
     cells.push(summary.count.to_string());
     if measure.shape == Shape::Compared {
         for system in [System::Runc, System::Runsc] {
@@ -68,9 +69,8 @@ fn ratio(value: f64, reference: Option<f64>) -> String {
 }
 
 /// A value with about three significant digits.
-pub(crate) fn number(value: f64, unit: Unit) -> String {
+pub(crate) fn number(value: f64) -> String {
     let decimals = match value.abs() {
-        _ if unit == Unit::Nanoseconds && value >= 100.0 => 0,
         size if size >= 1000.0 => 0,
         size if size >= 100.0 => 1,
         size if size >= 1.0 => 2,
@@ -82,6 +82,7 @@ pub(crate) fn number(value: f64, unit: Unit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Unit;
 
     #[test]
     fn table_shows_medians_ratios_and_what_is_absent() {
@@ -130,9 +131,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits() {
-        let shown = [0.1234, 1.234, 123.45, 12345.6].map(|value| number(value, Unit::Milliseconds));
+        let shown = [0.1234, 1.234, 123.45, 12345.6].map(number);
 
         assert_eq!(shown, ["0.123", "1.23", "123.5", "12346"]);
-        assert_eq!(number(234.5, Unit::Nanoseconds), "234");
     }
 }

@@ -24,7 +24,7 @@ mod roots;
 mod source;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -142,6 +142,12 @@ fn run_outside(arguments: &Arguments, source: Source) -> Result<bool> {
     let words = arguments.words(source);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     isolate::run(&words)
+}
+
+/// Makes the root file system that the benchmark runs programs in, and returns its directory.
+pub(crate) fn bench_root() -> Result<PathBuf> {
+    roots::prepare(roots::BENCH)?;
+    Ok(roots::BENCH.path())
 }
 
 /// Removes the images: they are made again of the root file systems.

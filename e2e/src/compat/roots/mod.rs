@@ -9,7 +9,7 @@ use std::{fs, io::ErrorKind, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::table::{CPYTHON, GO, JAVA, KSELFTEST, PROGRAMS, STRESS, SUITES};
+pub(crate) use self::table::{BENCH, CPYTHON, GO, JAVA, KSELFTEST, PROGRAMS, STRESS, SUITES};
 use crate::{command, images::write_hex, paths};
 
 /// To be changed when the code below makes something else than before.

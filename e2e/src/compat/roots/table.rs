@@ -122,3 +122,24 @@ pub(crate) const KSELFTEST: Root = Root {
     packages: &["bzip2", "libcap2-bin", "procps", "xz-utils"],
     setup: Some(include_str!("../../../compat/setup/kselftest.sh")),
 };
+
+/// What the benchmark runs, and what loads it.
+pub(crate) const BENCH: Root = Root {
+    name: "bench",
+    memory: "1g",
+    packages: &[
+        "bash",
+        "gcc",
+        "git",
+        "iperf3",
+        "libc6-dev",
+        "nginx-light",
+        "nodejs",
+        "openssl",
+        "python3",
+        "redis-server",
+        "redis-tools",
+        "wrk",
+    ],
+    setup: None,
+};
