@@ -12,7 +12,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use trine_abi::text::TRAMPOLINE_ORIGIN;
 
 use super::sites::BITNESS;
@@ -46,32 +46,56 @@ enum Access {
     Store,
 }
 
-/// The instructions up to the one that is decoded next, as long as they may move.
-#[derive(Debug, Default)]
-pub(super) struct Window(VecDeque<Movable>);
+/// The last instructions that were decoded, without jumps and calls between them.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// A ring.
+    last: [Instruction; MOVED_BYTES_MAX as usize],
+    next: usize,
+    count: usize,
+}
 
 impl Window {
+    pub(super) fn new() -> Self {
+        let last = [Instruction::default(); MOVED_BYTES_MAX as usize];
+        Self { last, next: 0, count: 0 }
+    }
+
     /// Takes the next instruction.
     pub(super) fn push(&mut self, instruction: &Instruction) {
-        if instruction.mnemonic() == Mnemonic::Nop {
-            return;
-        }
-        match Movable::of(instruction) {
-            Some(movable) => self.0.push_back(movable),
-            None => self.0.clear(),
-        }
-        let bytes = |all: &VecDeque<Movable>| -> u64 { all.iter().map(Movable::bytes).sum() };
-        while bytes(&self.0) > MOVED_BYTES_MAX {
-            self.0.pop_front();
+        if instruction.flow_control() != FlowControl::Next {
+            self.count = 0;
+        } else if instruction.mnemonic() != Mnemonic::Nop {
+            self.last[self.next] = *instruction;
+            self.next = (self.next + 1) % self.last.len();
+            self.count = (self.count + 1).min(self.last.len());
         }
     }
 
-    /// The last instruction of `length` bytes at least that can be the head.
-    pub(super) fn head(&self, length: u64) -> Option<Range<u64>> {
-        let first = (0..self.0.len()).rev().find(|first| {
-            self.0[*first].bytes() >= length && is_repeatable(self.0.iter().skip(*first))
-        });
-        first.map(|first| self.0[first].place.clone())
+    /// The last instructions of `long` and of `short` bytes at least that can be the head.
+    pub(super) fn heads(&self, long: u64, short: u64) -> [Option<Range<u64>>; 2] {
+        let mut moved = VecDeque::new();
+        let mut bytes = 0;
+        let mut heads = [None, None];
+        for back in 1..=self.count {
+            let index = (self.next + self.last.len() - back) % self.last.len();
+            let Some(movable) = Movable::of(&self.last[index]) else { break };
+            let place = movable.place.clone();
+            let length = place.end - place.start;
+            bytes += length;
+            moved.push_front(movable);
+            if bytes > MOVED_BYTES_MAX {
+                break;
+            }
+            if is_repeatable(&moved) {
+                for (head, least) in heads.iter_mut().zip([long, short]) {
+                    if length >= least && head.is_none() {
+                        *head = Some(place.clone());
+                    }
+                }
+            }
+        }
+        heads
     }
 }
 
@@ -160,18 +184,14 @@ impl Movable {
             memory: Some(Access::Store),
         })
     }
-
-    fn bytes(&self) -> u64 {
-        self.place.end - self.place.start
-    }
 }
 
 /// Whether instructions do the same again after some or all of them ran.
-fn is_repeatable<'a>(mut instructions: impl Iterator<Item = &'a Movable>) -> bool {
+fn is_repeatable(instructions: &VecDeque<Movable>) -> bool {
     let mut first_values: Registers = 0;
     let mut defined: Registers = 0;
     let mut has_loaded = false;
-    instructions.all(|instruction| {
+    instructions.iter().all(|instruction| {
         let read_before = first_values;
         first_values |= instruction.reads & !defined;
         defined |= instruction.defines;
@@ -236,14 +256,15 @@ mod tests {
     /// The heads of at least 5 and of at least 2 bytes, as offsets.
     fn heads(code: &[&[u8]]) -> (Option<u64>, Option<u64>) {
         let code = code.concat();
-        let mut window = Window::default();
+        let mut window = Window::new();
         let mut decoder = Decoder::new(BITNESS, &code, DecoderOptions::NONE);
         decoder.iter().for_each(|instruction| {
             assert!(!instruction.is_invalid());
             window.push(&instruction);
         });
         let start = |range: Range<u64>| range.start;
-        (window.head(5).map(start), window.head(2).map(start))
+        let [long, short] = window.heads(5, 2);
+        (long.map(start), short.map(start))
     }
 
     /// mov $202,%eax

@@ -51,7 +51,7 @@ impl Call {
 pub(super) fn decode(code: &[u8], address: u64) -> Decoded {
     let mut decoded = Decoded::default();
     let mut decoder = Decoder::with_ip(BITNESS, code, address, DecoderOptions::NONE);
-    let mut window = Window::default();
+    let mut window = Window::new();
     let mut instruction = Instruction::default();
     let mut flows_on = true;
     let mut is_sound = true;
@@ -65,7 +65,7 @@ pub(super) fn decode(code: &[u8], address: u64) -> Decoded {
         let place = instruction.ip()..instruction.next_ip();
         if instruction.mnemonic() == Mnemonic::Syscall {
             decoded.found.push(place.start);
-            let (long, short) = (window.head(FAR_JUMP_BYTES), window.head(NEAR_JUMP_BYTES));
+            let [long, short] = window.heads(FAR_JUMP_BYTES, NEAR_JUMP_BYTES);
             if (long.is_some() || short.is_some()) && decoded.calls.len() < SITES_MAX {
                 decoded.calls.push(Call { at: place.start, long, short });
             }
@@ -81,8 +81,8 @@ pub(super) fn decode(code: &[u8], address: u64) -> Decoded {
         flows_on = flows_on_after(&instruction);
         jumps_anywhere |= instruction.flow_control() == FlowControl::IndirectBranch
             && !instruction.is_ip_rel_memory_operand();
-        let is_near = (0..instruction.op_count())
-            .any(|operand| instruction.op_kind(operand) == OpKind::NearBranch64);
+        let is_near =
+            instruction.op_count() > 0 && (instruction.op0_kind() == OpKind::NearBranch64);
         if is_near {
             decoded.targets.push(instruction.near_branch64());
         }
