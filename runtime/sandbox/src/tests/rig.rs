@@ -21,7 +21,7 @@ use trine_abi::{
 use trine_io::protocol::{REQUEST as IO_REQUEST, Request as IoRequest};
 use trine_jail::{Landlock, shared::SharedMemory};
 use trine_link::Link;
-use trine_vmm::protocol::{COMMAND, EVENT, NOTICE, Notice, REQUEST, Request, SystemCalls};
+use trine_vmm::protocol::{COMMAND, EVENT, NOTICE, Notice, REQUEST, Request};
 
 use crate::{
     Container, ExitStatus, Stdio, Stream,
@@ -141,7 +141,6 @@ fn io_process(interceptors: &[Interceptor]) -> (Arc<IoProcess>, Link) {
         narrowing: None,
         audit: false,
         landlock: Landlock::Off,
-        system_calls: SystemCalls::default(),
         record: false,
     })
     .expect("json");
