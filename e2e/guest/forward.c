@@ -69,10 +69,14 @@ static void files(void) {
     MUST(chown("file", 1, 2));
     MUST(utimensat(AT_FDCWD, "file", NULL, 0));
     MUST(truncate("file", 10));
-    MUST(setxattr("file", "user.x", "y", 1, 0));
-    MUST(getxattr("file", "user.x", text, sizeof text));
-    MUST(listxattr("file", text, sizeof text));
-    MUST(removexattr("file", "user.x"));
+    // tmpfs has no attributes of users before Linux 6.6.
+    if (setxattr("file", "user.x", "y", 1, 0) == 0) {
+        MUST(getxattr("file", "user.x", text, sizeof text));
+        MUST(listxattr("file", text, sizeof text));
+        MUST(removexattr("file", "user.x"));
+    } else if (errno != EOPNOTSUPP) {
+        MUST(-1);
+    }
     MUST(stat("file", &s));
     MUST(statfs("file", &space));
     DIR *list = opendir(".");
