@@ -29,6 +29,7 @@ mod image;
 mod interleave;
 mod launch;
 mod measure;
+mod policy;
 mod programs;
 mod report;
 mod results;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Single calls that the host answers for a container.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     contest::{self, Arena, Contestant, Figure, Place},
     debian::{CPUS, MEMORY_BYTES},
     interleave::Plan,
+    policy,
     results::{Measure, Unit},
     session::Session,
     system::System,
@@ -25,13 +26,8 @@ pub(crate) const OPEN: &str = "forward-open";
 pub(crate) const ECHO: &str = "forward-echo";
 /// Row of ours without a policy.
 pub(crate) const TRINE: &str = "trine";
-/// Row of ours with a policy.
-pub(crate) const TRINE_POLICY: &str = "trine, policy of 100 rules";
 
 const PORT: u16 = 4007;
-/// Rules about files, and as many about addresses.
-const RULES: usize = 50;
-
 const FIGURES: [Figure; 5] = [
     Figure {
         name: "fstat",
@@ -84,11 +80,10 @@ pub(crate) fn measure(session: &Session) -> Result<Vec<Measure>> {
     let mut contestants =
         contest::contestants(session, move |system| arena(session, system, args, None));
     if session.has(System::Trine) {
-        let policy = session.scratch.path().join("policy.toml");
-        fs::write(&policy, rules()).context("cannot write a policy")?;
+        let policy = policy::write(&session.scratch)?;
         contestants.push(Contestant {
             system: System::Trine,
-            label: TRINE_POLICY.to_owned(),
+            label: policy::LABEL.to_owned(),
             arena: Ok(Box::new(move || arena(session, System::Trine, args, Some(policy.clone())))),
         });
     }
@@ -123,35 +118,4 @@ fn arena(
         Place::Container(container.with_network(wire.pod()).with_resources(CPUS, MEMORY_BYTES))
     };
     Ok(Arena { place, wire: Some(wire), policy })
-}
-
-/// A policy of rules that are all looked at, and none of which matches.
-fn rules() -> String {
-    let mut text = "version = 1\ndefault = \"accept\"\n".to_owned();
-    for number in 0..RULES {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n[[rule]]\nid = \"files-{number}\"\ncalls = [\"file\"]\n\
-             paths = [\"/volume/private-{number}/**\"]\naction = \"block\"\n\
-             \n[[rule]]\nid = \"net-{number}\"\ncalls = [\"net\"]\n\
-             addresses = [\"10.200.{number}.0/24\"]\naction = \"block\"\n"
-        );
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn policy_has_a_hundred_rules_of_different_names() {
-        let text = rules();
-
-        let mut names: Vec<_> = text.lines().filter(|line| line.starts_with("id = ")).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), 100);
-    }
 }

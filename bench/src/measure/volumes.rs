@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result};
 
 use super::compute::on_debian;
 use crate::{
-    contest::{self, Figure},
+    contest::{self, Arena, Contestant, Figure},
     debian::{CPUS, Debian, MEMORY_BYTES},
     interleave::Plan,
+    policy,
     results::{Measure, Unit},
     session::Session,
     system::System,
@@ -21,6 +22,8 @@ pub(crate) const RATES: [(&str, f64); 3] =
 /// Ids of programs in a large tree, and how many times runc's time is aimed at.
 pub(crate) const PROGRAMS: [(&str, f64); 2] = [("volume-git", 3.0), ("volume-tar", 3.0)];
 
+/// What runs with a policy has a tree of its own.
+const WITH_POLICY: &str = "tree-policy";
 const TREE: &str = include_str!("../guest/tree.sh");
 const TREE_MAKE: &str = include_str!("../guest/tree-make.sh");
 
@@ -96,12 +99,26 @@ fn rates(session: &Session) -> Result<Vec<Measure>> {
 
 fn trees(session: &Session) -> Result<Vec<Measure>> {
     let quick = session.args.quick;
-    let (files, rounds, runs) = if quick { ("200", "1", 1) } else { ("10000", "2", 2) };
+    let (files, rounds, runs) = if quick { ("200", "1", 1) } else { ("10000", "1", 2) };
     if let Ok(debian) = &session.debian {
         make_trees(session, debian, files).context("cannot make trees of files")?;
     }
     let args = [rounds];
-    let contestants = on_debian(session, "tree", TREE, &args);
+    let mut contestants = on_debian(session, "tree", TREE, &args);
+    if session.has(System::Trine) {
+        let policy = policy::write(&session.scratch)?;
+        let debian = session.debian.as_ref().map_err(Clone::clone);
+        contestants.push(Contestant {
+            system: System::Trine,
+            label: policy::LABEL.to_owned(),
+            arena: debian.map(|debian| -> Box<dyn Fn() -> Result<Arena>> {
+                Box::new(move || {
+                    let arena = debian.arena(System::Trine, WITH_POLICY, TREE, &args)?;
+                    Ok(Arena { policy: Some(policy.clone()), ..arena })
+                })
+            }),
+        });
+    }
     let plan = Plan { warmups: 0, runs };
     contest::hold(session, "tree", &TREE_FIGURES, plan, contestants)
 }
@@ -111,8 +128,10 @@ fn make_trees(session: &Session, debian: &Debian, files: &str) -> Result<()> {
     let (_, first) = debian.shared("tree")?;
     let mut make = debian.command("/bin/bash");
     session.runner.succeed(make.args(["-c", TREE_MAKE, "tree-make", &first, files]))?;
-    for system in &session.args.systems {
-        let (_, copy) = debian.shared(&format!("tree-{system}"))?;
+    let copies = session.args.systems.iter().map(|system| format!("tree-{system}"));
+    let with_policy = session.has(System::Trine).then(|| format!("{WITH_POLICY}-trine"));
+    for copy in copies.chain(with_policy) {
+        let (_, copy) = debian.shared(&copy)?;
         let source = format!("{first}/.");
         session.runner.succeed(debian.command("/bin/cp").args(["-a", &source, &copy]))?;
     }

@@ -8,6 +8,7 @@ use crate::{
         compute, ctr, forward, hello, idle, memory, micro, network, pod, size, stages, start,
         volumes,
     },
+    policy,
     system::System,
 };
 
@@ -147,10 +148,13 @@ fn outside(targets: &mut Vec<Target>) {
             targets.push(target(kind, about, title, figure, Relation::AtMost, bound, "ns"));
         }
     }
-    for id in [forward::FSTAT, forward::FCHMOD, forward::OPEN, forward::ECHO] {
-        let figure = Figure::Rows { id, label: forward::TRINE_POLICY, to: forward::TRINE };
+    let calls = [forward::FSTAT, forward::FCHMOD, forward::OPEN, forward::ECHO];
+    let calls = calls.map(|id| (id, Subject::Forward));
+    let programs = volumes::PROGRAMS.map(|(id, _)| (id, Subject::Volumes));
+    for (id, about) in calls.into_iter().chain(programs) {
+        let figure = Figure::Rows { id, label: policy::LABEL, to: forward::TRINE };
         let title = format!("policy of 100 rules, {id}, of none's time");
-        targets.push(times(MUST, Subject::Forward, title, figure, Relation::Below, 1.05));
+        targets.push(times(MUST, about, title, figure, Relation::Below, 1.05));
     }
     let mut push = |kind, about, id: &'static str, to: System, relation, bound| {
         let what =

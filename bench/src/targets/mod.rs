@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use crate::{
         measure::{compute, forward, hello, micro, network},
+        policy,
         results::{Shape, Unit},
     };
 
@@ -222,10 +223,7 @@ mod tests {
             measure(micro::CPU, &[(System::Plain, "plain", 100.0), (System::Trine, "t", 103.0)]),
             measure(
                 forward::FSTAT,
-                &[
-                    (System::Trine, forward::TRINE, 100.0),
-                    (System::Trine, forward::TRINE_POLICY, 110.0),
-                ],
+                &[(System::Trine, forward::TRINE, 100.0), (System::Trine, policy::LABEL, 110.0)],
             ),
             measure(
                 network::RATES[0],
