@@ -272,6 +272,23 @@ impl<'a> Loop<'a> {
         Self { vcpu, index, own, page, guest, shared, completing: false, injected_ns: 0 }
     }
 
+    /// What KVM says of an exit with KVM_EXIT_INTERNAL_ERROR, and where the guest was.
+    fn internal_error(&mut self) -> String {
+        let rip = self.vcpu.get_regs().map_or(0, |registers| registers.rip);
+        let nucleus = self.guest.nucleus.get(self.index).copied().unwrap_or_default();
+        let last = self.page.last_trap(nucleus);
+        // SAFETY: KVM fills in this part of the union at such an exit; all of it is plain integers.
+        let error = unsafe { self.vcpu.get_kvm_run().__bindgen_anon_1.internal };
+        let data = error.data.iter().take((error.ndata as usize).min(4));
+        let data: Vec<String> = data.map(|word| format!("{word:#x}")).collect();
+        format!(
+            "kvm cannot run an instruction at {rip:#x} on vcpu {} (error {}, data {}; {last})",
+            self.index,
+            error.suberror,
+            data.join(" "),
+        )
+    }
+
     fn run(&mut self) -> Result<(Cause, String), Error> {
         loop {
             self.stand_while_paused();
@@ -295,7 +312,7 @@ impl<'a> Loop<'a> {
                 Ok(VcpuExit::MmioWrite(address, _) | VcpuExit::MmioRead(address, _)) => {
                     return Ok(bad(&format!("access to unbacked address {address:#x}")));
                 }
-                Ok(VcpuExit::InternalError) => return Ok(bad("kvm cannot run an instruction")),
+                Ok(VcpuExit::InternalError) => return Ok(bad(&self.internal_error())),
                 Ok(exit) => return Ok(bad(&format!("unexpected exit {exit:?}"))),
                 Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
                     self.vcpu.set_kvm_immediate_exit(0);

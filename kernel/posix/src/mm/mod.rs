@@ -36,8 +36,10 @@ pub use trine_abi::layout::PAGE_SIZE;
 
 /// Lowest address that can be mapped.
 pub const LOWEST: u64 = 0x1_0000;
-/// End of what can be mapped: a guard page stays free under the system half.
-pub const HIGHEST: u64 = trine_abi::layout::USER_END - PAGE_SIZE;
+/// End of what can be mapped.  The gap under the system half is so wide because block operations
+/// write the end of a block first: one on the stack with a wrong length must fault, as on Linux, and
+/// not reach the kernel.
+pub const HIGHEST: u64 = trine_abi::layout::USER_END - (64 << 30);
 
 /// Where the parts of a program lie (for /proc, brk and mmap).
 #[derive(Clone, Debug, Default)]
