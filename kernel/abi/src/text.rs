@@ -2,20 +2,21 @@
 //! Rewritten program text: what the image builder appends to an image, and how rewritten code
 //! enters the kernel.
 //!
-//! A `syscall` is a trap, which is dear on a PVM host; a jump is not.  Where a program sets EAX and
-//! then executes `syscall`, the instruction that sets EAX is replaced by a jump to a *trampoline*;
-//! the `syscall` bytes stay, so that whoever is past that instruction, or restarts the call, traps
-//! as ever.  The trampoline (never a `call`: the red zone below RSP may be in use)
+//! A `syscall` is a trap, which is dear on a PVM host; a jump is not.  Where a program sets registers
+//! and then executes `syscall`, one of the instructions before it is replaced by a jump to a
+//! *trampoline*; the `syscall` bytes stay, so that whoever is past that instruction, or restarts the
+//! call, traps as ever.  The trampoline (never a `call`: the red zone below RSP may be in use)
 //!
 //! ```text
-//!     mov  $number, %eax        what the jump replaced
+//!     mov  $number, %eax        what the jump replaced, and what follows up to `syscall`
 //!     lea  after(%rip), %rcx    the address after `syscall`, as SYSCALL leaves it in RCX
 //!     jmp  *%gs:DISPLACEMENT    into the nucleus pages of this vCPU
 //! ```
 //!
-//! changes nothing but RAX and RCX, so that the kernel can move a thread that it finds in one back
-//! to the place that jumps there.  Files keep their bytes: rewritten pages are copies, which follow
-//! the file system in the image, and which only executable mappings of the file use.
+//! changes nothing but RCX and what the moved instructions set, which they set again to the same when
+//! they run again, so that the kernel can move a thread that it finds in one, or that faults there,
+//! back to the place that jumps there.  Files keep their bytes: rewritten pages are copies, which
+//! follow the file system in the image, and which only executable mappings of the file use.
 //!
 //! All integers are little endian.  After the last block of the file system: [`Header`],
 //! [`Header::files`] times [`FileEntry`] sorted by inode, [`Header::pages`] times [`PageEntry`],
@@ -27,7 +28,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"TRINETX1");
 /// Bytes of a trampoline.
 pub const TRAMPOLINE_BYTES: u64 = 32;
 /// Offset in a trampoline of an `i32`: from the trampoline's first byte to that of the jump that
-/// leads there.
+/// leads there (the first of two, if that leads to another one in padding nearby).
 pub const TRAMPOLINE_ORIGIN: u64 = 28;
 /// What trampolines add to the GS base to find the address to jump to.  The kernel sets the base
 /// accordingly; it is far away, so that a program that sets GS itself faults here, and is noticed.
@@ -54,7 +55,7 @@ pub struct FileEntry {
     /// Where the trampolines belong, in bytes from where the file's first byte would lie: a mapping
     /// of file offset `o` at address `a` needs them at `a - o + trampolines`.  Whole pages.
     pub trampolines: i64,
-    /// First of its [`PageEntry`] records.
+    /// First of its [`PageEntry`] records, which files of the same content share.
     pub first_page: u32,
     /// Number of its [`PageEntry`] records.
     pub pages: u32,

@@ -15,7 +15,7 @@ use super::PAGE_BYTES;
 /// Most segments that a file may have: linkers make up to ten.
 const SEGMENTS_MAX: usize = 64;
 /// Addresses of applications are lower.
-const ADDRESS_MAX: u64 = 1 << 47;
+pub(super) const ADDRESS_MAX: u64 = 1 << 47;
 
 /// A part of the file that is mapped.
 #[derive(Clone, Debug)]

@@ -214,6 +214,6 @@ mod tests {
         all.separate();
         // 12 and 13 are the bytes of a `syscall`, which another one claims.
         assert_eq!(all.calls, [call(0, 5), call(30, 35), call(37, 40)]);
-        assert_eq!(all.padding, std::slice::from_ref(&(60..70)));
+        assert_eq!(all.padding, vec![60..70; 1]);
     }
 }

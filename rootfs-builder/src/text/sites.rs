@@ -185,15 +185,14 @@ mod tests {
     fn padding_of_a_function_is_what_nothing_reaches() {
         // ret; 6 bytes that do nothing; ret
         let code = [0xc3, 0x66, 0x0f, 0x1f, 0x44, 0, 0, 0xc3];
-        let only = std::slice::from_ref(&(1..7));
-        assert_eq!(decode(&code, 0).padding, only);
+        assert_eq!(decode(&code, 0).padding, vec![1..7; 1]);
         assert_eq!(decode(&[&code[..], &[0xcc; 5]].concat(), 0).padding, [1..7, 8..13]);
         let flows_on = [&[0x90][..], &code[1..]].concat();
         assert_eq!(decode(&flows_on, 0).padding, []);
         let jumped = [&code[..], &[0xeb, (1_i8 - 10).cast_unsigned()]].concat();
         assert_eq!(decode(&jumped, 0).padding, []);
         let behind = [&code[..], &[0xeb, (7_i8 - 10).cast_unsigned()]].concat();
-        assert_eq!(decode(&behind, 0).padding, only);
+        assert_eq!(decode(&behind, 0).padding, vec![1..7; 1]);
         let anywhere = [&code[..], &[0xff, 0xe0]].concat();
         assert_eq!(decode(&anywhere, 0).padding, [], "a table of jumps may lead there");
         let broken = [&code[..], &[0x06]].concat();
