@@ -74,10 +74,11 @@ static void *make_calls(void *argument) {
 static void interrupt(void) {
     struct sigaction action = {.sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_RESTART};
     MUST(sigaction(SIGALRM, &action, NULL) == 0);
-    struct itimerval often = {{0, 1000}, {0, 1000}}, never = {0};
+    // An emulated machine is too slow for more often.
+    struct itimerval often = {{0, 20000}, {0, 20000}}, never = {0};
     MUST(setitimer(ITIMER_REAL, &often, NULL) == 0);
-    for (int round = 0; round < 200 && ticks < 50; round++) make_calls((void *)2000);
-    MUST(ticks >= 5 && !inside);
+    for (int round = 0; round < 500 && ticks < 30; round++) make_calls((void *)500);
+    MUST(ticks >= 30 && !inside);
     // A call that is made again, and one that is not.
     int ends[2];
     MUST(pipe(ends) == 0);
@@ -97,7 +98,7 @@ static void interrupt(void) {
 
 static void thread_calls(void) {
     pthread_t threads[4];
-    for (int i = 0; i < 4; i++) MUST(pthread_create(&threads[i], NULL, make_calls, (void *)5000) == 0);
+    for (int i = 0; i < 4; i++) MUST(pthread_create(&threads[i], NULL, make_calls, (void *)1500) == 0);
     for (int i = 0; i < 4; i++) MUST(pthread_join(threads[i], NULL) == 0);
 }
 
@@ -132,7 +133,7 @@ static void trace(void) {
     }
     int status, steps = 0;
     MUST(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
-    for (; steps < 2000; steps++) {
+    for (; steps < 800; steps++) {
         struct user_regs_struct registers;
         MUST(ptrace(PTRACE_SINGLESTEP, child, 0, 0) == 0);
         MUST(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
@@ -146,7 +147,7 @@ static void trace(void) {
 
 int main(void) {
     find_trampolines();
-    make_calls((void *)5000);
+    make_calls((void *)1500);
     interrupt();
     thread_calls();
     use_gs();

@@ -179,7 +179,7 @@ stty -opost 2>/dev/null
 hex() {{ head -c 4000 "$1" | xxd -p | tr -d '\n'; }}
 report() {{
   name=$1; shift
-  timeout -s KILL {CASE_SECONDS} "$@" > /tmp/out 2> /tmp/err < /dev/null
+  beside timeout -s KILL {CASE_SECONDS} "$@" > /tmp/out 2> /tmp/err < /dev/null
   status=$?
   echo "{MARK}$name $status out=$(hex /tmp/out) err=$(hex /tmp/err)"
 }}
@@ -204,7 +204,7 @@ taskset {CPUS_OF_VMS} trine run {image} /bin/sleep 100000 > /dev/null 2>&1 < /de
         let (name, vcpus, image) = (case.name, case.vcpus, case.image.name);
         let volume = if case.has_volume { "-v /beside/volume:/data " } else { "" };
         script += &format!(
-            "report {name} beside taskset {CPUS_OF_VMS} trine run --cpus {vcpus} {volume}{image}"
+            "report {name} taskset {CPUS_OF_VMS} trine run --cpus {vcpus} {volume}{image}"
         );
         for word in case.command {
             script += &format!(" {}", quote(word));

@@ -26,6 +26,8 @@ pub enum TextUse {
     Trampolines,
 }
 
+/// `jmp rel32`, without the distance.
+const JUMP: u8 = 0xe9;
 const EXECUTABLE: Protection = Protection { read: true, write: false, execute: true };
 
 impl Area {
@@ -119,17 +121,35 @@ impl Mm {
         }
     }
 
-    /// Where a thread came from that is in a trampoline: it has done nothing there that is not done
-    /// again from that place.
+    /// Where a thread came from that is in a trampoline, or about to jump to one: it has done nothing
+    /// that is not done again from that place.
     pub(crate) fn origin(&self, rip: u64) -> Option<u64> {
         let areas = self.areas.lock();
-        let area = areas.find(rip).filter(|area| area.text == TextUse::Trampolines)?;
-        let trampoline = rip - (rip - area.start) % TRAMPOLINE_BYTES;
+        let target = match areas.find(rip)?.text {
+            TextUse::None => return None,
+            TextUse::Trampolines => rip,
+            // In padding, which is nothing of the kind in the file's own text.
+            TextUse::Rewritten => self.jump_target(rip)?,
+        };
+        let area = areas.find(target).filter(|area| area.text == TextUse::Trampolines)?;
+        let trampoline = target - (target - area.start) % TRAMPOLINE_BYTES;
         let mut distance = [0; 4];
-        let at = trampoline + TRAMPOLINE_ORIGIN;
-        if self.space.lock().read(at, &mut distance) != distance.len() {
-            return None;
-        }
+        self.peek(trampoline + TRAMPOLINE_ORIGIN, &mut distance)?;
         Some(trampoline.wrapping_add_signed(i32::from_le_bytes(distance).into()))
+    }
+
+    /// Where the instruction at an address jumps to, if it is `jmp rel32`.
+    fn jump_target(&self, address: u64) -> Option<u64> {
+        let (mut code, mut distance) = ([0], [0; 4]);
+        self.peek(address, &mut code)?;
+        self.peek(address + 1, &mut distance)?;
+        let next = address.wrapping_add(5);
+        let distance = i32::from_le_bytes(distance).into();
+        (code == [JUMP]).then(|| next.wrapping_add_signed(distance))
+    }
+
+    /// Reads what is mapped now.
+    fn peek(&self, address: u64, to: &mut [u8]) -> Option<()> {
+        (self.space.lock().read(address, to) == to.len()).then_some(())
     }
 }

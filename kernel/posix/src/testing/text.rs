@@ -54,12 +54,20 @@ static IMAGE: LazyLock<Option<&'static [u8]>> = LazyLock::new(|| {
     image.extend(file.encode());
     image.extend(PageEntry { page: 1, block: blocks + 1 }.encode());
     image.resize((blocks as usize + 1) * 4096, 0);
-    image.extend([REWRITTEN[0]; 4096]);
+    let mut rewritten = [REWRITTEN[0]; 4096];
+    // The jump in padding that the second trampoline is reached by.
+    rewritten[HOP as usize] = 0xe9;
+    let distance = -(PAGE as i32) - PAGE as i32 + 32 - HOP as i32 - 5;
+    rewritten[HOP as usize + 1..][..4].copy_from_slice(&distance.to_le_bytes());
+    image.extend(rewritten);
     let mut trampolines = [0xcc; 4096];
     trampolines[60..64].copy_from_slice(&ORIGIN.to_le_bytes());
     image.extend(trampolines);
     Some(leak(&image))
 });
+
+/// Where in page 1 a jump to the second trampoline is, in padding.
+const HOP: u64 = 0x100;
 
 struct Rig {
     world: World,
@@ -157,6 +165,11 @@ fn a_thread_in_a_trampoline_is_moved_back_to_where_it_came_from() {
     let heap = rig.world.map(&rig.init, PAGE);
     let fault = Trap::PageFault { address: heap, code: 6 };
     assert_eq!(rig.trap_at(trampoline + 5, fault), origin);
+    assert_eq!(rig.second_page(rig.at), REWRITTEN);
+    assert_eq!(rig.trap_at(rig.at + PAGE + HOP, Trap::Kick), origin);
+    for elsewhere in [rig.at + PAGE + HOP + 1, rig.at + PAGE + HOP + 5, rig.at + 2 * PAGE] {
+        assert_eq!(rig.trap_at(elsewhere, Trap::Kick), elsewhere);
+    }
     assert!(rig.uses_rewritten());
     // A jump through a GS base that is not the kernel's.
     let fault = Trap::PageFault { address: 8, code: 4 };
