@@ -143,13 +143,14 @@ pub(crate) fn find<'a>(measures: &'a [Measure], id: &str) -> Option<&'a Measure>
 
 impl Results {
     /// What failed although it was there, as `ROW: REASON`; once, if it spoilt several measurements.
-    pub(crate) fn failures(&self) -> Vec<String> {
+    /// What Trine is compared with may fail: it is absent then, as if it were not installed.
+    pub(crate) fn failures(&self) -> Vec<(System, String)> {
         let rows = self.measures.iter().flat_map(|measure| &measure.rows);
         let failure = |row: &Row| match &row.outcome {
-            Outcome::Failed(reason) => Some(format!("{}: {reason}", row.label)),
+            Outcome::Failed(reason) => Some((row.system, format!("{}: {reason}", row.label))),
             Outcome::Measured(_) | Outcome::Absent(_) => None,
         };
-        let mut failures: Vec<String> = vec![];
+        let mut failures = vec![];
         for failure in rows.filter_map(failure) {
             if !failures.contains(&failure) {
                 failures.push(failure);
