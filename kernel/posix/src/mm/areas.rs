@@ -55,7 +55,8 @@ pub enum AreaKind {
         /// MAP_SHARED.
         shared: bool,
     },
-    /// Pages that the kernel put there and nobody may change (vDSO).
+    /// Pages that the kernel put there and nobody may change (vDSO,
+    /// trampolines).
     Fixed,
 }
 
